@@ -1,0 +1,53 @@
+# Everything a fresh machine needs is made from here: Python 3.11 and make are enough.
+PYTHON ?= python3.11
+UV     := .uv/bin/uv
+RUN    := .venv/bin/
+
+.DEFAULT_GOAL := help
+.PHONY: help setup engines models demo up test check format bench clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(UV): deploy/uv.txt
+	@echo "setup: bootstrapping uv"
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/uv.txt
+	@touch $@
+
+.venv/.ready: $(UV) pyproject.toml uv.lock
+	@echo "setup: the project's own environment (.venv)"
+	@$(UV) sync --frozen --quiet --python $(PYTHON)
+	@touch $@
+
+setup: .venv/.ready ## The project's own environment
+
+engines: setup ## The engines' environment: real vLLM (on CPU where there is no accelerator)
+	@$(RUN)linnet engines install
+
+models: engines ## The demo's models: trained, adapted, quantized, cached
+	@$(RUN)linnet adapt --demo
+
+demo: setup ## One release end to end on two real vLLM engines, then a bad one rolled back
+	@$(RUN)linnet demo
+
+up: setup ## The same stack in the foreground
+	@$(RUN)linnet up
+
+test: models ## All tests, the ones on real vLLM included
+	@$(RUN)pytest
+
+check: setup ## Format, lint, types, import contracts
+	@$(RUN)ruff format --check .
+	@$(RUN)ruff check .
+	@$(RUN)mypy
+	@$(RUN)lint-imports
+
+format: setup ## Format and mend what can be mended
+	@$(RUN)ruff format .
+	@$(RUN)ruff check --fix .
+
+bench: setup ## The benchmarks, one table
+	@$(RUN)python -m bench
+
+clean: ## Remove the environments and the state (the caches of models and engines stay)
+	@rm -rf .uv .venv .linnet .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Where Linnet runs: the local stack, Prometheus, later images and charts."""

@@ -1,0 +1,1 @@
+"""The local stack: store, engines, gateway and controller as one supervised family."""

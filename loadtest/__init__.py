@@ -1,0 +1,1 @@
+"""Load tests: prove what an answer costs before anybody pays for it."""

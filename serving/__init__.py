@@ -1,0 +1,1 @@
+"""Engines: launch, warm, watch, stop, price. Knows nothing of releases."""
