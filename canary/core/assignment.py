@@ -1,0 +1,45 @@
+"""Which arm answers a unit: deterministic, sticky, and monotone in the share.
+
+A unit (a session, a user, a conversation) has one fixed point in [0, 1) per release attempt. It belongs to the
+candidate while that point lies below the candidate's share, so a growing share only moves units from the baseline to
+the candidate, a shrinking one only back, and any number of workers agree without speaking to each other.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from canary.core.arms import Arm, Split
+
+_SCALE = float(1 << 64)
+
+
+def point(salt: str, unit: str) -> float:
+    """Return the unit's point in [0, 1): uniform over units, independent between salts."""
+    digest = blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8, key=_key(salt)).digest()
+    return int.from_bytes(digest, "big") / _SCALE
+
+
+def assign(split: Split, unit: str) -> Arm:
+    """Return the arm that answers `unit` under `split`; the baseline wherever there is no candidate."""
+    if split.candidate is None or split.percent <= 0:
+        return Arm.BASELINE
+    return Arm.CANDIDATE if point(salt_of(split), unit) * 100 < split.percent else Arm.BASELINE
+
+
+def mirrored(split: Split, request_id: str) -> bool:
+    """Tell whether a request answered by the baseline is also sent to the candidate's shadow."""
+    if split.candidate is None or split.shadow_percent <= 0:
+        return False
+    return point("shadow:" + salt_of(split), request_id) * 100 < split.shadow_percent
+
+
+def salt_of(split: Split) -> str:
+    """Return the salt of an attempt: another attempt draws other users."""
+    return f"{split.model}/{split.release}/{split.attempt}"
+
+
+def _key(salt: str) -> bytes:
+    """Fit any salt into blake2b's key of at most 64 bytes."""
+    raw = salt.encode("utf-8", "surrogatepass")
+    return raw if len(raw) <= blake2b.MAX_KEY_SIZE else blake2b(raw, digest_size=32).digest()
