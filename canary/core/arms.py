@@ -79,6 +79,8 @@ class Split:
     def from_json(cls, text: str | bytes) -> Split:
         """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError on anything else."""
         value = json.loads(text)
+        if not isinstance(value, dict):
+            raise TypeError(f"a split is a JSON object, not {type(value).__name__}")
         candidate = value.pop("candidate", None)
         return cls(
             **{
