@@ -1,0 +1,250 @@
+"""OpenAI's shapes as vLLM speaks them, and the one rule of a good answer (pure).
+
+A streamed answer is good only with finish_reason, usage and `[DONE]`, and no error object; a whole one needs the same
+without the `[DONE]`. The gateway, the shadow and the load test all ask here. `usage` comes only to those who send
+`stream_options: {"include_usage": true}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from serving.errors import ServingError
+from serving.sse import payload
+
+DONE = b"data: [DONE]\n\n"
+_BROKEN_FINISHES = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
+_CONTENT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
+
+
+class WireError(ServingError):
+    """An engine's answer does not have the shape it should have."""
+
+
+class FrameKind(StrEnum):
+    """What one frame of a stream brings."""
+
+    CONTENT = "content"  # text, reasoning or a tool call: the first of these is the first token
+    OTHER = "other"  # a role, a finish_reason alone
+    USAGE = "usage"  # the usage-only chunk: choices is []
+    DONE = "done"
+    ERROR = "error"
+    COMMENT = "comment"  # no data at all
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request; `cached_tokens` of the prompt were found in the prefix cache."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """An answer that came in one body."""
+
+    finish_reason: str = ""
+    usage: Usage | None = None
+    error: str | None = None
+    text: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether this was a good answer."""
+        return bool(self.finish_reason) and self.usage is not None and self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """How likely an engine found a token that was given to it: natural log, and 1 for its own first choice."""
+
+    logprob: float
+    rank: int
+
+
+class AnswerReader:
+    """Reads one streamed answer frame by frame and remembers what decides whether it was good.
+
+    `keep_text` is how many characters of the first choice's text are kept (0: none). With several choices
+    `finish_reason` is the last one seen, and the answer is complete only when every choice has finished.
+    """
+
+    __slots__ = ("_kept", "_open", "_room", "content_chunks", "done", "error", "finish_reason", "usage")
+
+    def __init__(self, keep_text: int = 0) -> None:
+        self.finish_reason = ""
+        self.usage: Usage | None = None
+        self.error: str | None = None
+        self.done = False
+        self.content_chunks = 0
+        self._room = keep_text
+        self._kept: list[str] = []
+        self._open: set[int] = set()
+
+    @property
+    def text(self) -> str:
+        """The first choice's text, as far as it was kept."""
+        return "".join(self._kept)
+
+    @property
+    def complete(self) -> bool:
+        """Whether this was a good answer: finish_reason, usage and `[DONE]`, and no error."""
+        finished = bool(self.finish_reason) and not self._open
+        return finished and self.usage is not None and self.done and self.error is None
+
+    def frame(self, frame: bytes) -> FrameKind:
+        """Take the next raw frame and say what it brought. Never raises: what cannot be read is an error."""
+        data = payload(frame)
+        if not data:
+            return FrameKind.COMMENT
+        if data.strip() == b"[DONE]":
+            self.done = True
+            return FrameKind.DONE
+        chunk = _parsed(data)
+        if chunk is None:
+            return self._failed("the engine sent a data frame that is not a JSON object")
+        message = _error_message(chunk)
+        return self._failed(message) if message is not None else self._chunk(chunk)
+
+    def _failed(self, message: str) -> FrameKind:
+        self.error = self.error or message
+        return FrameKind.ERROR
+
+    def _chunk(self, chunk: dict[str, Any]) -> FrameKind:
+        usage = _usage(chunk.get("usage"))
+        if usage is not None:
+            self.usage = usage
+        choices = _objects(chunk.get("choices"))
+        # A loop, not any(): every choice must be read.
+        brought = [self._choice(choice) for choice in choices]
+        if any(brought):
+            self.content_chunks += 1
+            return FrameKind.CONTENT
+        return FrameKind.USAGE if usage is not None and not choices else FrameKind.OTHER
+
+    def _choice(self, choice: dict[str, Any]) -> bool:
+        """Read one choice of a chunk; tell whether it brought content."""
+        index = choice.get("index", 0)
+        self._finish(index if isinstance(index, int) else 0, choice.get("finish_reason"))
+        text = choice.get("text")
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            text = delta.get("content")
+            brought = any(delta.get(field) for field in _CONTENT_FIELDS)
+        else:
+            brought = bool(text)
+        if self._room and index == 0 and text and isinstance(text, str):
+            self._kept.append(text[: self._room])
+            self._room -= len(self._kept[-1])
+        return brought
+
+    def _finish(self, index: int, reason: object) -> None:
+        if not reason:
+            self._open.add(index)
+            return
+        self._open.discard(index)
+        self.finish_reason = str(reason)
+        if reason in _BROKEN_FINISHES:
+            self.error = self.error or f"the engine gave the answer up (finish_reason {reason})"
+
+
+def read_whole(body: bytes, keep_text: int = 0) -> WholeAnswer:
+    """Read an answer that came in one body. Never raises: what cannot be read is an error."""
+    answer = _parsed(body)
+    if answer is None:
+        return WholeAnswer(error="the engine's answer is not a JSON object")
+    message = _error_message(answer)
+    if message is not None:
+        return WholeAnswer(error=message)
+    choices = _objects(answer.get("choices"))
+    reasons = [str(choice.get("finish_reason") or "") for choice in choices]
+    broken = next((reason for reason in reasons if reason in _BROKEN_FINISHES), None)
+    return WholeAnswer(
+        finish_reason=reasons[-1] if all(reasons) and reasons else "",
+        usage=_usage(answer.get("usage")),
+        error=f"the engine gave the answer up (finish_reason {broken})" if broken else None,
+        text=_whole_text(choices[0])[:keep_text] if choices else "",
+    )
+
+
+def error_body(message: str, type_: str, code: int | str | None, param: str | None = None) -> bytes:
+    """Return OpenAI's error object as JSON; vLLM's `code` is the HTTP status as an integer."""
+    error = {"message": message, "type": type_, "param": param, "code": code}
+    return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def error_event(message: str, type_: str, code: int | str | None, param: str | None = None) -> bytes:
+    """Return the same error as one frame of a stream; `DONE` should follow it."""
+    return b"data: " + error_body(message, type_, code, param) + b"\n\n"
+
+
+def teacher_forced(body: dict[str, Any]) -> list[TokenScore]:
+    """Read how likely each prompt token after the first was, from `/v1/completions` with `prompt_logprobs`.
+
+    The first token has no score (null) and is left out. With more than one candidate a position, the prompt's own token
+    is found by `prompt_token_ids`, else it is the first, where vLLM puts it. Raises WireError on any other shape.
+    """
+    try:
+        choice = body["choices"][0]
+        positions = choice["prompt_logprobs"]
+        ids = choice.get("prompt_token_ids") or [None] * len(positions)
+        scored = zip(positions, ids, strict=True)
+        return [_score(position, token) for position, token in scored if position is not None]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise WireError(
+            f"the engine's answer has no usable prompt_logprobs ({error!r}); ask /v1/completions "
+            "with prompt_logprobs and without stream"
+        ) from None
+
+
+def _score(position: dict[str, Any], token: int | None) -> TokenScore:
+    entry = position[str(token)] if token is not None else next(iter(position.values()), None)
+    if entry is None:
+        raise ValueError("a position without candidates")
+    return TokenScore(logprob=float(entry["logprob"]), rank=int(entry["rank"]))
+
+
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _error_message(value: Mapping[str, Any]) -> str | None:
+    """Return the message of an error object; None if there is none. Older vLLM sent the error's fields bare."""
+    error = value if value.get("object") == "error" else value.get("error")
+    if not error:
+        return None
+    if isinstance(error, Mapping):
+        return str(error.get("message") or "the engine sent an error without a message")
+    return str(error)
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(_count(value.get("prompt_tokens")), _count(value.get("completion_tokens")), _count(cached))
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _whole_text(choice: dict[str, Any]) -> str:
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    return text if isinstance(text, str) else ""
