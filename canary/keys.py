@@ -1,0 +1,75 @@
+"""The names of everything in the store: one place, so that no two rooms spell a key differently."""
+
+from __future__ import annotations
+
+ROOT = "linnet:"
+MODELS = "linnet:models"  # set of public model names
+SPLITS = "linnet:splits"  # pub/sub channel: a split's JSON, published by the script that writes it
+WORKERS = "linnet:workers"  # zset worker -> unix_ms of its last heartbeat
+FLUSHED = "linnet:flushed"  # hash worker -> number of its last delta applied
+TRIPS = "linnet:trips"  # stream of T0 trips
+AUDIT = "linnet:audit"  # stream: who, what, why, before, after, generation, evidence, unix_ms, model
+LEADER = "linnet:leader"  # string "id:token" with a lease
+TOKEN = "linnet:leader:token"  # noqa: S105 - a counter of leases, not a secret
+ENGINES = "linnet:engines"  # hash engine -> JSON
+RESULTS = "linnet:results"  # hash "model|result" -> attempts that ended so
+
+
+def release(model: str) -> str:
+    """Return the key of the release state (JSON)."""
+    return f"{ROOT}{model}:release"
+
+
+def split(model: str) -> str:
+    """Return the key of what workers route by (JSON)."""
+    return f"{ROOT}{model}:split"
+
+
+def acks(model: str) -> str:
+    """Return the key of the hash worker -> "generation:unix_ms"."""
+    return f"{ROOT}{model}:acks"
+
+
+def tally(model: str, release_name: str, attempt: int) -> str:
+    """Return the key of an attempt's sums (hash)."""
+    return f"{ROOT}{model}:tally:{release_name}:{attempt}"
+
+
+def report(model: str, kind: str, digest: str) -> str:
+    """Return the key of a gate's report (JSON) for one digest."""
+    return f"{ROOT}{model}:report:{kind}:{digest}"
+
+
+def quarantine(model: str) -> str:
+    """Return the key of the hash digest -> reason of its rollback."""
+    return f"{ROOT}{model}:quarantine"
+
+
+def attempts(model: str) -> str:
+    """Return the key of the hash release -> attempts started."""
+    return f"{ROOT}{model}:attempts"
+
+
+def analysis(model: str, release_name: str, attempt: int) -> str:
+    """Return the key of the guardrails' memory (JSON)."""
+    return f"{ROOT}{model}:analysis:{release_name}:{attempt}"
+
+
+def findings(model: str) -> str:
+    """Return the key of the last findings (JSON)."""
+    return f"{ROOT}{model}:findings"
+
+
+def look(model: str) -> str:
+    """Return the key of the controller's last look (JSON): when, and the evidence it saw."""
+    return f"{ROOT}{model}:look"
+
+
+def acknowledged(model: str) -> str:
+    """Return the key of the last generation whose acknowledgement by all workers was recorded."""
+    return f"{ROOT}{model}:acknowledged"
+
+
+def command(model: str, idempotency_key: str) -> str:
+    """Return the key that remembers a command, so that its replay changes nothing."""
+    return f"{ROOT}{model}:command:{idempotency_key}"

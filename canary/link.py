@@ -1,0 +1,63 @@
+"""A connection to the store whose every call ends within a second, in an answer or in one clear error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+T = TypeVar("T")
+BOUND = 1.0  # seconds; a call to the store never takes longer
+
+
+class StoreError(Exception):
+    """The store did not answer, or not as it should: one line with the mend."""
+
+
+def open_redis(url: str) -> Redis:
+    """Return a client that connects on its first call. Raises StoreError on a URL that is none.
+
+    Nothing is retried in here: a script that was applied before its answer was lost must not run twice unseen.
+    """
+    try:
+        return Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=BOUND,
+            socket_connect_timeout=BOUND / 2,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    except ValueError as error:
+        raise StoreError(f"{where(url)}: not a store URL ({error}); write redis://HOST:PORT/0") from None
+
+
+def where(url: str) -> str:
+    """Return the URL without its password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "store"
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+async def bounded(call: Awaitable[Any], url: str) -> Any:
+    """Return what the call answers. Raises StoreError when it fails or takes longer than `BOUND` seconds."""
+    try:
+        async with asyncio.timeout(BOUND):
+            return await call
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreError(trouble(url, error)) from error
+
+
+def trouble(url: str, error: BaseException) -> str:
+    """Return the one line an operator reads."""
+    lines = str(error).splitlines()
+    detail = lines[0] if lines else type(error).__name__
+    return f"store {where(url)}: {detail}; start it (linnet up) or set LINNET_REDIS_URL"

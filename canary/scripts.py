@@ -1,0 +1,84 @@
+"""The store's Lua scripts: each is one atomic step, so no crash leaves half of it behind.
+
+The scripts touch several keys without a common hash slot: the store is one server, or one primary with replicas.
+"""
+
+from __future__ import annotations
+
+# KEYS: flushed, then one tally hash a batch. ARGV: worker, seq, then for each batch the count of its fields and
+# (command, field, increment) for each. The number is written first: a flush is applied at most once, whatever follows.
+FLUSH = """
+local last = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '-1')
+if tonumber(ARGV[2]) <= last then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+local at = 3
+for batch = 2, #KEYS do
+  local fields = tonumber(ARGV[at])
+  at = at + 1
+  for _ = 1, fields do
+    redis.call(ARGV[at], KEYS[batch], ARGV[at + 1], ARGV[at + 2])
+    at = at + 3
+  end
+end
+return 1
+"""
+
+# KEYS: leader, token. ARGV: id, the token held ('' for none), lease in ms. Returns the token, 0 when another leads.
+LEAD = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] .. ':' .. ARGV[2] then return 0 end
+local token = holder and tonumber(ARGV[2]) or redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. token, 'PX', ARGV[3])
+return token
+"""
+
+# KEYS: leader. ARGV: "id:token". Gives the lease back if it is still ours.
+RESIGN = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+# KEYS: leader, then keys to set. ARGV: fence, then a value a key. Returns 0 and writes nothing when fenced off.
+FENCED_SET = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+for index = 2, #KEYS do redis.call('SET', KEYS[index], ARGV[index]) end
+return 1
+"""
+
+# KEYS: leader, acknowledged, audit. ARGV: fence, generation, then the audit entry's fields and values.
+# Returns 0 when fenced off or recorded before.
+ACKNOWLEDGED = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if tonumber(redis.call('GET', KEYS[2]) or '-1') >= tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+redis.call('XADD', KEYS[3], '*', unpack(ARGV, 3))
+return 1
+"""
+
+# The one way a release changes. KEYS: release, split, models, audit, leader, command, quarantine, attempts, results.
+# ARGV: change (JSON), the expected state's text ('' for none), the new state's text, the split's text ('' for no
+# change), channel. The change holds model, fence, quarantine, absolve, attempt, result, reply, and the audit entry as a
+# flat list. States are compared as whole texts: an equal text is an equal state, so a decision made on it still stands.
+COMMIT = """
+local change = cjson.decode(ARGV[1])
+if change.reply ~= '' then
+  local before = redis.call('GET', KEYS[6])
+  if before then return {'replayed', before} end
+end
+if change.fence ~= '' and redis.call('GET', KEYS[5]) ~= change.fence then return {'fenced', ''} end
+local current = redis.call('GET', KEYS[1]) or ''
+if current ~= ARGV[2] then return {'conflict', current} end
+redis.call('SET', KEYS[1], ARGV[3])
+redis.call('SADD', KEYS[3], change.model)
+redis.call('XADD', KEYS[4], '*', unpack(change.audit))
+for digest, reason in pairs(change.quarantine) do redis.call('HSET', KEYS[7], digest, reason) end
+for _, digest in ipairs(change.absolve) do redis.call('HDEL', KEYS[7], digest) end
+for release, attempt in pairs(change.attempt) do redis.call('HSET', KEYS[8], release, attempt) end
+if change.result ~= '' then redis.call('HINCRBY', KEYS[9], change.model .. '|' .. change.result, 1) end
+if change.reply ~= '' then redis.call('SET', KEYS[6], change.reply, 'EX', 86400) end
+if ARGV[4] ~= '' then
+  redis.call('SET', KEYS[2], ARGV[4])
+  redis.call('PUBLISH', ARGV[5], ARGV[4])
+end
+return {'ok', ''}
+"""

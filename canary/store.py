@@ -1,0 +1,269 @@
+"""The store: everything that outlives a process, and the one script by which a release changes.
+
+Every call ends within a second; whatever goes wrong is a `StoreError` of one line. Nothing is retried in here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+
+from canary import keys, scripts
+from canary.core.arms import Split
+from canary.link import BOUND, StoreError, bounded, open_redis
+from canary.records import Batch, Change, Committed, Lease, Trip
+
+__all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip"]
+
+LIVE_MS = 5_000  # a worker whose heartbeat is older is gone
+_TRIPS_KEPT = 10_000
+_TRIP_BLOCK_MS = 500
+
+
+class Store:
+    """One connection pool to a Redis or Valkey server."""
+
+    def __init__(self, redis: Redis, url: str) -> None:
+        self._redis = redis
+        self.url = url
+
+    @classmethod
+    def connect(cls, url: str) -> Store:
+        """Return a store that connects on its first call. Raises StoreError on a URL that is none."""
+        return cls(open_redis(url), url)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+
+    async def ping(self) -> None:
+        """Raise StoreError unless the server answers."""
+        await self._ask(self._redis.ping())
+
+    # The workers' side.
+
+    async def models(self) -> tuple[str, ...]:
+        """Return the public model names, sorted."""
+        return tuple(sorted(await self._ask(self._redis.smembers(keys.MODELS))))
+
+    async def read_split(self, model: str) -> Split | None:
+        """Return what workers route `model` by, None before its first release. Raises StoreError if it is damaged."""
+        text = await self._ask(self._redis.get(keys.split(model)))
+        if text is None:
+            return None
+        try:
+            return Split.from_json(text)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{keys.split(model)}: not a split ({error}); start the release again") from error
+
+    async def splits(self) -> AsyncIterator[Split]:
+        """Yield every model's split once subscribed, then each one published. Raises StoreError when the line is lost.
+
+        The present splits come after the subscription stands, so none is missed between reading and listening. A
+        silent server is asked for a sign of life each second. Damaged messages are left out: the last split holds.
+        """
+        async with aclosing(self._redis.pubsub()) as channel:
+            await self._ask(channel.subscribe(keys.SPLITS))
+            for model in await self.models():
+                split = await self.read_split(model)
+                if split is not None:
+                    yield split
+            while True:
+                split = _split(await self._next(channel))
+                if split is not None:
+                    yield split
+
+    async def acknowledge(self, model: str, worker: str, generation: int, unix_ms: int) -> None:
+        """Record that `worker` routes `model` by `generation` since `unix_ms`."""
+        await self._ask(self._redis.hset(keys.acks(model), worker, f"{generation}:{unix_ms}"))
+
+    async def heartbeat(self, worker: str, unix_ms: int) -> None:
+        """Record that `worker` lives; to be called every 500 ms."""
+        await self._ask(self._redis.zadd(keys.WORKERS, {worker: unix_ms}))
+
+    async def flush(self, worker: str, seq: int, batches: Sequence[Batch]) -> bool:
+        """Add a numbered delta to the sums; False, and nothing added, if `seq` was applied before.
+
+        `seq` grows from 0 or 1 within one life of a worker; `worker` names one life of a process, so a restarted one
+        takes a new name. A delta whose answer was lost is sent again under the same number.
+        """
+        names = [keys.FLUSHED, *(keys.tally(batch.model, batch.release, batch.attempt) for batch in batches)]
+        words = [word for batch in batches for word in (str(len(batch.fields)), *batch.increments())]
+        return bool(await self._run(scripts.FLUSH, names, [worker, str(seq), *words]))
+
+    async def trip(self, trip: Trip) -> None:
+        """Report that a tripwire fired; the controller hears at once."""
+        await self._ask(self._redis.xadd(keys.TRIPS, cast("Any", trip.to_fields()), maxlen=_TRIPS_KEPT))
+
+    # Engines and reports.
+
+    async def register_engine(self, engine: Mapping[str, Any]) -> None:
+        """Publish where an engine serves: name, url, served_model, digest, state, pid."""
+        await self._ask(self._redis.hset(keys.ENGINES, engine["name"], json.dumps(dict(engine))))
+
+    async def forget_engine(self, name: str) -> None:
+        """Take an engine off the list."""
+        await self._ask(self._redis.hdel(keys.ENGINES, name))
+
+    async def engines(self) -> dict[str, dict[str, Any]]:
+        """Return the registered engines by name."""
+        found = await self._ask(self._redis.hgetall(keys.ENGINES))
+        return {name: json.loads(text) for name, text in found.items()}
+
+    async def put_report(self, model: str, kind: str, digest: str, report: Mapping[str, Any]) -> None:
+        """Keep a gate's report ("load" or "eval") for one candidate's digest."""
+        await self._ask(self._redis.set(keys.report(model, kind, digest), json.dumps(dict(report))))
+
+    async def get_report(self, model: str, kind: str, digest: str) -> dict[str, Any] | None:
+        """Return a gate's report, None if there is none for this digest."""
+        return await self._json(keys.report(model, kind, digest))
+
+    # Releases: reading.
+
+    async def release_text(self, model: str) -> str:
+        """Return the release state as it stands ("" for none); a change names it as its `before`."""
+        return cast("str", await self._ask(self._redis.get(keys.release(model))) or "")
+
+    async def remembered(self, model: str, key: str) -> str | None:
+        """Return the reply of a command that was carried out before under this idempotency key."""
+        return cast("str | None", await self._ask(self._redis.get(keys.command(model, key))))
+
+    async def attempts(self, model: str, release: str) -> int:
+        """Return how many attempts of `release` were started."""
+        return int(await self._ask(self._redis.hget(keys.attempts(model), release)) or 0)
+
+    async def quarantined(self, model: str) -> dict[str, str]:
+        """Return the digests that were rolled back, with their reasons."""
+        return cast("dict[str, str]", await self._ask(self._redis.hgetall(keys.quarantine(model))))
+
+    async def tallies(self, model: str, release: str, attempt: int) -> dict[str, str]:
+        """Return an attempt's sums: "{stage}|{arm}|{slice}|{name}" -> number."""
+        return cast("dict[str, str]", await self._ask(self._redis.hgetall(keys.tally(model, release, attempt))))
+
+    async def analysis(self, model: str, release: str, attempt: int) -> str | None:
+        """Return the guardrails' memory, None before the first look."""
+        return cast("str | None", await self._ask(self._redis.get(keys.analysis(model, release, attempt))))
+
+    async def findings(self, model: str) -> str | None:
+        """Return the last findings (see canary.core.finding), None before the first look."""
+        return cast("str | None", await self._ask(self._redis.get(keys.findings(model))))
+
+    async def last_look(self, model: str) -> dict[str, Any] | None:
+        """Return what the controller saw last, None before the first look."""
+        return await self._json(keys.look(model))
+
+    async def workers(self, now_ms: int) -> tuple[str, ...]:
+        """Return the workers whose heartbeat is fresh."""
+        found = await self._ask(self._redis.zrangebyscore(keys.WORKERS, now_ms - LIVE_MS, "+inf"))
+        return tuple(found)
+
+    async def acks(self, model: str) -> dict[str, tuple[int, int]]:
+        """Return each worker's (generation, unix_ms of its acknowledgement)."""
+        found = await self._ask(self._redis.hgetall(keys.acks(model)))
+        pairs = ((worker, text.partition(":")) for worker, text in found.items())
+        return {worker: (int(generation), int(unix_ms)) for worker, (generation, _, unix_ms) in pairs}
+
+    async def acknowledged(self, model: str) -> int:
+        """Return the last generation whose acknowledgement by all workers is in the audit, -1 for none."""
+        found = await self._ask(self._redis.get(keys.acknowledged(model)))
+        return -1 if found is None else int(found)
+
+    async def results(self) -> dict[tuple[str, str], int]:
+        """Return how many attempts of each model ended how."""
+        found = await self._ask(self._redis.hgetall(keys.RESULTS))
+        split = ((name.rpartition("|"), count) for name, count in found.items())
+        return {(model, result): int(count) for (model, _, result), count in split}
+
+    async def audit(self, model: str | None = None, count: int = 1000) -> list[dict[str, str]]:
+        """Return up to `count` of the latest audit entries, oldest first, each with its stream id."""
+        entries = await self._ask(self._redis.xrevrange(keys.AUDIT, count=None if model else count))
+        chosen = [{"id": key, **fields} for key, fields in entries if model in (None, fields.get("model"))]
+        return chosen[:count][::-1]
+
+    async def trips(self, after: str) -> tuple[str, list[Trip]]:
+        """Wait up to half a second for trips after the stream id `after`; return the last id and the trips."""
+        found = await self._ask(self._redis.xread({keys.TRIPS: after}, block=_TRIP_BLOCK_MS))
+        entries = found[0][1] if found else []
+        trips = [trip for _, fields in entries if (trip := _trip(fields)) is not None]
+        return (entries[-1][0] if entries else after), trips
+
+    # Releases: writing. A change of a release goes through `commit` and nothing else.
+
+    async def commit(self, change: Change) -> Committed:
+        """Write one change of a release, whole or not at all; see `scripts.COMMIT`."""
+        names = [
+            keys.release(change.model),
+            keys.split(change.model),
+            keys.MODELS,
+            keys.AUDIT,
+            keys.LEADER,
+            keys.command(change.model, change.key),
+            keys.quarantine(change.model),
+            keys.attempts(change.model),
+            keys.RESULTS,
+        ]
+        words = [change.to_json(), change.before, change.after, change.split, keys.SPLITS]
+        code, detail = await self._run(scripts.COMMIT, names, words)
+        return Committed(code, detail)
+
+    async def lead(self, holder: str, token: int | None, lease_ms: int) -> Lease | None:
+        """Take or renew the lease; None while another holds it. `token` is the one of the lease held, None at first."""
+        words = [holder, "" if token is None else str(token), str(lease_ms)]
+        found = await self._run(scripts.LEAD, [keys.LEADER, keys.TOKEN], words)
+        return Lease(holder, int(found)) if int(found) else None
+
+    async def resign(self, lease: Lease) -> None:
+        """Give the lease back, so that another controller need not wait for its end."""
+        await self._run(scripts.RESIGN, [keys.LEADER], [lease.fence])
+
+    async def write(self, lease: Lease, values: Mapping[str, str]) -> bool:
+        """Set keys under the lease, all or none; False, and nothing written, once another leads."""
+        return bool(await self._run(scripts.FENCED_SET, [keys.LEADER, *values], [lease.fence, *values.values()]))
+
+    async def record_acknowledged(self, lease: Lease, model: str, generation: int, audit: Mapping[str, str]) -> bool:
+        """Append the audit entry `acknowledged` once a generation; False if it is there, or another leads."""
+        fields = [part for pair in audit.items() for part in pair]
+        names = [keys.LEADER, keys.acknowledged(model), keys.AUDIT]
+        return bool(await self._run(scripts.ACKNOWLEDGED, names, [lease.fence, str(generation), *fields]))
+
+    async def _next(self, channel: PubSub) -> dict[str, Any]:
+        """Return the channel's next message; two silent seconds, one of them after a ping, are a lost line."""
+        for _ in range(2):
+            message = await self._ask(channel.get_message(timeout=BOUND * 0.8))
+            if message is not None:
+                return cast("dict[str, Any]", message)
+            await self._ask(channel.ping())
+        raise StoreError(f"store {self.url}: silent for two seconds; is it stopped?")
+
+    async def _json(self, key: str) -> dict[str, Any] | None:
+        text = await self._ask(self._redis.get(key))
+        return None if text is None else cast("dict[str, Any]", json.loads(text))
+
+    async def _ask(self, call: Any) -> Any:
+        return await bounded(call, self.url)
+
+    async def _run(self, script: str, names: Sequence[str], words: Sequence[str]) -> Any:
+        return await self._ask(self._redis.eval(script, len(names), *names, *words))
+
+
+def _split(message: Mapping[str, Any]) -> Split | None:
+    """Read a message of the channel; None for what is no split."""
+    if message.get("type") != "message":
+        return None
+    try:
+        return Split.from_json(message["data"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _trip(fields: Mapping[str, str]) -> Trip | None:
+    """Read a trip; None for what is none."""
+    try:
+        return Trip.from_fields(fields)
+    except (KeyError, ValueError):
+        return None

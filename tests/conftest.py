@@ -1,0 +1,3 @@
+"""Plugins that all tests may use."""
+
+pytest_plugins = ["tests.support.valkey"]
