@@ -193,6 +193,12 @@ def test_no_json_makes_the_reader_raise(value):
     read_whole(json.dumps(value).encode())
 
 
+def test_nonsense_for_counts_is_no_tokens():
+    """A usage that cannot be read counts nothing."""
+    reader, _ = read([event({"choices": [], "usage": {"prompt_tokens": "7", "completion_tokens": None}})])
+    assert reader.usage == Usage(0, 0)
+
+
 def whole(finish="stop", **changes):
     """A whole chat answer."""
     answer = {"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": finish}], "usage": USAGE}
