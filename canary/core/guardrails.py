@@ -1,0 +1,290 @@
+"""The guardrails of a release: one family, looked at as often as one likes, with latched verdicts.
+
+`look` is the whole of it: evidence in, findings out, all memory in a frozen `Analysis`. The chance that a candidate
+which is no worse is ever rolled back by the whole family is at most alpha, however often it is looked at:
+
+- alpha is spent: 5 % of it belongs to the workers' tripwire, 10 % to tests of the latencies' location, 85 % to the
+  family here (alpha_E). Each guardrail has a weight w, all weights sum to one, and its slices share it.
+- FAIL: a guardrail's own e-value reaches 1/(alpha_E w), or the weighted sum of all e-values whose estimates lie beyond
+  their margins reaches 1/alpha_E (Vovk & Wang 2021), and then the largest contribution is what failed.
+- PASS: "at or beyond the margin" is rejected at beta, with the smallest sample reached. Else INCONCLUSIVE, saying what
+  is missing; UNKNOWN without data or with sums that contradict themselves. FAIL absorbs; PASS stays until FAIL.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from scipy.special import logsumexp
+
+from canary.core.arms import Arm
+from canary.core.finding import Finding, OnBreach, Verdict
+from canary.core.signals import SIGNALS, Reading, Sight, StageView
+from canary.core.tails import Memory
+from canary.core.tally import Tally, merged
+
+FAMILY_SHARE = 0.85  # of alpha; the rest is the tripwire's and the location tests'
+_MARGINS = {"rate": (0.0, 1.0), "difference": (-1.0, 1.0), "ratio": (0.0, math.inf)}
+
+Key = tuple[str, str]  # guardrail, slice
+
+
+class GuardError(ValueError):
+    """A policy that cannot be held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One guardrail of the spec.
+
+    `margin` is what is allowed: a difference (error_rate 0.005 = 0.5 pp; shadow_quality -0.02) or a ratio of candidate
+    to baseline (1.10). The slice "" is all traffic. Raises GuardError on an unknown name or an impossible margin.
+    """
+
+    name: str
+    margin: float
+    slices: tuple[str, ...] = ("",)
+    on_breach: OnBreach = OnBreach.ROLLBACK
+
+    def __post_init__(self) -> None:
+        if self.name not in SIGNALS:
+            raise GuardError(f"guardrail {self.name!r} is unknown; choose from {', '.join(SIGNALS)}")
+        low, high = _MARGINS[SIGNALS[self.name].unit]
+        if not low < self.margin < high:
+            raise GuardError(f"guardrail {self.name}: margin {self.margin} must lie between {low:g} and {high:g}")
+        if not self.slices or len(set(self.slices)) < len(self.slices):
+            raise GuardError(f"guardrail {self.name}: name each slice once, '' for all traffic")
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """One key per slice."""
+        return tuple((self.name, slice_) for slice_ in self.slices)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the guardrails of a release are held to.
+
+    `alpha` bounds the chance of rolling back a candidate that is no worse, over the whole release; `beta` that of
+    passing a guardrail that is at its margin. `min_samples` are requests an arm and `min_pairs` shadow pairs before a
+    PASS; FAIL needs none. `stages` is the number of shares planned, for harm that begins late.
+    """
+
+    guards: tuple[Guard, ...]
+    alpha: float = 0.01
+    beta: float = 0.05
+    min_samples: int = 200
+    min_pairs: int = 30
+    stages: int = 4
+
+    def __post_init__(self) -> None:
+        names = [guard.name for guard in self.guards]
+        if len(set(names)) < len(names):
+            raise GuardError("a guardrail is named twice; give it one entry with all its slices")
+        if not (0 < self.alpha < 1 and 0 < self.beta < 1):
+            raise GuardError("alpha and beta are probabilities between 0 and 1")
+
+    @property
+    def log_bar(self) -> float:
+        """ln(1/alpha_E): what the family as a whole must reach."""
+        return -math.log(FAMILY_SHARE * self.alpha)
+
+    @property
+    def log_pass(self) -> float:
+        """ln(1/beta)."""
+        return -math.log(self.beta)
+
+    def weights(self) -> dict[Key, float]:
+        """Return each key's weight; those named sum to 1, and what was left out goes to them in proportion."""
+        total = sum(SIGNALS[guard.name].weight for guard in self.guards)
+        return {
+            key: SIGNALS[guard.name].weight / total / len(guard.slices) for guard in self.guards for key in guard.keys
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StageEvidence:
+    """All sums of one stage: `share` is the candidate's probability (0..1); `tallies` is keyed (arm, slice)."""
+
+    stage: int
+    share: float
+    tallies: Mapping[tuple[str, str], Tally]
+
+    def view(self, slice_: str) -> StageView:
+        """Return both arms' sums of one slice; "" is the sum of all slices."""
+        return StageView(self.stage, self.share, self._sum(Arm.CANDIDATE, slice_), self._sum(Arm.BASELINE, slice_))
+
+    def _sum(self, arm: str, slice_: str) -> Tally:
+        wanted = (key for key in sorted(self.tallies) if key[0] == arm and slice_ in ("", key[1]))
+        return merged(self.tallies[key] for key in wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """All that is remembered between looks: proofs already found, and what the tails have counted."""
+
+    proofs: Mapping[Key, Finding] = field(default_factory=dict)
+    memories: Mapping[Key, Memory] = field(default_factory=dict)
+
+    @classmethod
+    def initial(cls) -> Analysis:
+        """Return the memory of an attempt that nobody has looked at."""
+        return cls()
+
+    def to_json(self) -> str:
+        """One line of JSON; `from_json` reads it back to an equal value."""
+        plain = {
+            "proofs": [finding.to_dict() for finding in self.proofs.values()],
+            "memories": [[*key, memory.to_plain()] for key, memory in self.memories.items()],
+        }
+        return json.dumps(plain, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Analysis:
+        """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError on anything else."""
+        plain = json.loads(text)
+        findings = [Finding.from_dict(value) for value in plain["proofs"]]
+        return cls(
+            {(finding.guardrail, finding.slice): finding for finding in findings},
+            {(name, slice_): Memory.from_plain(memory) for name, slice_, memory in plain["memories"]},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One guardrail on one slice, as it stands: what it read, its threshold, and the family's evidence if it failed."""
+
+    guard: Guard
+    slice: str
+    reading: Reading
+    threshold: float
+    family: float | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.guard.name, self.slice
+
+
+def look(
+    analysis: Analysis, policy: Policy, evidence: Sequence[StageEvidence], now: float
+) -> tuple[Analysis, tuple[Finding, ...]]:
+    """Judge all evidence so far; return the new memory and one finding per guardrail and slice, in the policy's order.
+
+    `evidence` holds every stage of the attempt, in any order, with sums since the stage began; `now` is in seconds and
+    only ages the tails' reference. The same evidence again changes neither memory nor findings.
+    """
+    stages = sorted(evidence, key=lambda stage: stage.stage)
+    views = {slice_: [stage.view(slice_) for stage in stages] for guard in policy.guards for slice_ in guard.slices}
+    memories = _remember(analysis, policy, views, now)
+    proofs = dict(analysis.proofs)
+    findings = tuple(_find(policy, case, proofs) for case in _cases(policy, views, memories))
+    return Analysis(proofs, memories), findings
+
+
+def _remember(
+    analysis: Analysis, policy: Policy, views: Mapping[str, Sequence[StageView]], now: float
+) -> dict[Key, Memory]:
+    memories = dict(analysis.memories)
+    for guard in policy.guards:
+        tail = SIGNALS[guard.name].tail
+        if tail is None:
+            continue
+        for key in guard.keys:
+            stages = {view.stage: (view.candidate, view.baseline) for view in views[key[1]]}
+            memories[key] = memories.get(key, Memory()).update(tail, guard.margin, stages, now)
+    return memories
+
+
+def _cases(policy: Policy, views: Mapping[str, Sequence[StageView]], memories: Mapping[Key, Memory]) -> Sequence[_Case]:
+    weights = policy.weights()
+    cases = []
+    for guard in policy.guards:
+        for key in guard.keys:
+            reading = _read(policy, guard, views[key[1]], memories.get(key))
+            cases.append(_Case(guard, key[1], reading, policy.log_bar - math.log(weights[key])))
+    return _with_culprit(policy, cases)
+
+
+def _read(policy: Policy, guard: Guard, views: Sequence[StageView], memory: Memory | None) -> Reading:
+    sight = Sight(views, guard.margin, memory or Memory(), policy.min_samples, policy.min_pairs, policy.stages)
+    reading = SIGNALS[guard.name].read(sight)
+    if math.isnan(reading.fail) or math.isnan(reading.passing):
+        return replace(reading, unknown="the sums contradict themselves")
+    return reading
+
+
+def _with_culprit(policy: Policy, cases: Sequence[_Case]) -> Sequence[_Case]:
+    """Mark the largest contribution where the weighted e-values beyond their margins together reach 1/alpha_E."""
+    joined = [case for case in cases if _counts(case)]
+    total = float(logsumexp([_over(policy, case) for case in joined])) if joined else -math.inf
+    if total < policy.log_bar:
+        return cases
+    culprit = max(joined, key=lambda case: _over(policy, case))
+    return [replace(case, family=total) if case is culprit else case for case in cases]
+
+
+def _counts(case: _Case) -> bool:
+    return case.guard.on_breach is OnBreach.ROLLBACK and case.reading.beyond and not case.reading.unknown
+
+
+def _over(policy: Policy, case: _Case) -> float:
+    """Return ln(w E)."""
+    return case.reading.fail - case.threshold + policy.log_bar
+
+
+def _find(policy: Policy, case: _Case, proofs: dict[Key, Finding]) -> Finding:
+    """Give one verdict, in a fixed order: a proved failure, untrusted evidence, failure, a proved pass, pass."""
+    proof = proofs.get(case.key)
+    if proof is not None and proof.verdict is Verdict.FAIL:
+        return proof
+    verdict, why = _judge(policy, case)
+    if proof is not None and verdict in {Verdict.INCONCLUSIVE, Verdict.PASS}:
+        verdict, why = Verdict.PASS, f"passed at n = {proof.n}"
+    finding = _finding(case, verdict, why)
+    if verdict is Verdict.FAIL or (verdict is Verdict.PASS and proof is None):
+        proofs[case.key] = finding
+    return finding
+
+
+def _judge(policy: Policy, case: _Case) -> tuple[Verdict, str]:
+    """Return the verdict of the moment and, in words with numbers, what it rests on or what is missing."""
+    reading, against = case.reading, f"{_e(case.reading.fail)}"
+    if reading.unknown:
+        return Verdict.UNKNOWN, reading.unknown
+    if reading.beyond and reading.fail >= case.threshold:
+        return Verdict.FAIL, f"evidence {against} over {_e(case.threshold)}"
+    if case.family is not None:
+        return Verdict.FAIL, f"evidence of all guardrails {_e(case.family)} over {_e(policy.log_bar)}"
+    if reading.missing:
+        return Verdict.INCONCLUSIVE, reading.missing
+    if not reading.beyond and reading.passing >= policy.log_pass:
+        return Verdict.PASS, f"within the margin by evidence {_e(reading.passing)} over {_e(policy.log_pass)}"
+    proved = f"against it {against} of {_e(case.threshold)}, for it {_e(reading.passing)} of {_e(policy.log_pass)}"
+    return Verdict.INCONCLUSIVE, f"not yet proved: {proved}"
+
+
+def _finding(case: _Case, verdict: Verdict, why: str) -> Finding:
+    guard, reading = case.guard, case.reading
+    name = f"{guard.name} of slice {case.slice}" if case.slice else guard.name
+    facts = f" {reading.facts}; " if reading.facts else ": "
+    return Finding(
+        guardrail=guard.name,
+        slice=case.slice,
+        verdict=verdict,
+        reason=f"{name}{facts}{why}",
+        estimate=reading.estimate,
+        low=reading.low,
+        high=reading.high,
+        margin=guard.margin if reading.margin is None else reading.margin,
+        evidence=None if reading.unknown else reading.fail,
+        threshold=case.threshold,
+        n=reading.n,
+        on_breach=guard.on_breach,
+    )
+
+
+def _e(log_evidence: float) -> str:
+    return f"e^{log_evidence:.1f}"
