@@ -1,0 +1,110 @@
+"""The one place where a worker is wired."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from canary.store import Store, StoreError
+from gateway.client import Receive, Scope, Send
+from gateway.errors import ApiError, not_found
+from gateway.evidence import Evidence
+from gateway.exchange import Desk
+from gateway.follow import BEAT_S, POLL_S, Follower, forever
+from gateway.metrics import Metrics
+from gateway.pool import Pools
+from gateway.routes.openai import GENERATING, Generate, models_router
+from gateway.routes.ops import Readiness, health_router
+from gateway.settings import Settings
+from gateway.shadow import Shadow
+from gateway.split import SplitFiles, Splits
+
+_LISTEN_AGAIN_S = 0.2
+_FIRST_LOOK_S = 2.0
+
+Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Gateway:
+    """The ASGI application: the routes that generate are taken by their exact path, FastAPI has the rest.
+
+    Routing looks at the path of the connection alone, never at a URL that is built from the Host header.
+    """
+
+    def __init__(self, generating: Mapping[str, Endpoint], rest: FastAPI, readiness: Readiness) -> None:
+        self._generating = generating
+        self._rest = rest
+        self.readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request."""
+        endpoint = self._generating.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is not None and scope["method"] == "POST":
+            await endpoint(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+def create_app(settings: Settings, worker: str, registry: CollectorRegistry | None = None) -> Gateway:
+    """Wire one worker. `worker` names one life of a process: a restarted one takes a new name."""
+    store = Store.connect(settings.redis_url)
+    metrics = Metrics(registry or CollectorRegistry())
+    splits = Splits(settings.models, SplitFiles(settings.state), worker, settings.limits.stale_s)
+    evidence = Evidence(store, splits, worker, metrics)
+    pools = Pools(settings.limits)
+    shadow = Shadow(Pools(settings.limits), evidence, splits, metrics, settings.limits)
+    follower = Follower(store, splits, worker, metrics)
+    desk = Desk(pools, evidence, metrics, shadow, settings.limits)
+    readiness = Readiness()
+
+    async def sample() -> None:
+        metrics.connections.set(pools.connections)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_FIRST_LOOK_S):
+                await follower.poll()
+        loops = [
+            (follower.listen, "listening for splits", _LISTEN_AGAIN_S),
+            (follower.poll, "polling splits", POLL_S),
+            (follower.beat, "heartbeat", BEAT_S),
+            (sample, "sampling gauges", POLL_S),
+            (evidence.flush, "flushing tallies", 0.0),
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(forever(what, act, pause)) for act, what, pause in loops]
+            yield
+            for task in tasks:
+                task.cancel()
+        await shadow.close()
+        with suppress(StoreError):
+            await evidence.write()
+        pools.close()
+        await store.close()
+
+    rest = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    rest.include_router(models_router(splits))
+    rest.include_router(health_router(readiness, splits))
+    rest.add_exception_handler(ApiError, _refuse)
+    rest.add_exception_handler(HTTPException, _refuse_unknown)
+    generate = Generate(desk, splits)
+    return Gateway(dict.fromkeys(GENERATING, generate), rest, readiness)
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    """Answer an ApiError in OpenAI's form."""
+    if not isinstance(error, ApiError):
+        raise error
+    headers = {name.decode(): value.decode() for name, value in error.headers()}
+    return Response(error.body(), error.status, headers)
+
+
+async def _refuse_unknown(request: Request, _: Exception) -> Response:
+    """Answer an unknown route, or a known one asked in the wrong way."""
+    return await _refuse(request, not_found(request.scope["path"]))

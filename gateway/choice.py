@@ -1,0 +1,90 @@
+"""Which arm answers a request, and whether chance decided it (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from canary.core.arms import Arm, Endpoint, Split
+from canary.core.assignment import assign
+from gateway.access import Caller, Scope
+from gateway.ask import Ask
+from gateway.errors import ApiError
+from gateway.split import Route
+
+ARM = b"x-linnet-arm"
+SESSION = b"x-linnet-session"
+SLICE = b"x-linnet-slice"
+REQUEST_ID = b"x-request-id"
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._:\-]")
+_ID_MOST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One request's arm under one split. `evidence` is True only where chance assigned it."""
+
+    split: Split
+    arm: Arm
+    slice: str
+    request_id: str
+    forced: bool
+    evidence: bool
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the arm is served."""
+        return self.endpoint_of(self.arm)
+
+    def endpoint_of(self, arm: Arm) -> Endpoint:
+        """Where an arm is served; the baseline where there is no candidate."""
+        return self.split.endpoint(arm) or self.split.baseline
+
+
+def choose(route: Route, ask: Ask, headers: Mapping[bytes, bytes], caller: Caller, request_id: str) -> Choice:
+    """Choose the arm. Raises ApiError for an arm that may not or cannot be forced."""
+    split = route.split
+    forced = _forced(split, headers.get(ARM), caller)
+    named = headers.get(SLICE, b"").decode("latin-1")
+    return Choice(
+        split=split,
+        arm=assign(split, unit(ask, headers, caller, request_id)) if forced is None else forced,
+        slice=named if named in split.slices else "",
+        request_id=request_id,
+        forced=forced is not None,
+        evidence=forced is None and not route.reduced,
+    )
+
+
+def unit(ask: Ask, headers: Mapping[bytes, bytes], caller: Caller, request_id: str) -> str:
+    """Return who sticks to an arm: a session, else a user, else a conversation under a key, else this request."""
+    session = headers.get(SESSION, b"").decode("latin-1").strip()
+    if session:
+        return f"session:{session}"
+    user = ask.unit()
+    if user:
+        return f"user:{user}"
+    opening = ask.opening() if caller.key_hash else ""
+    return f"conversation:{caller.key_hash}:{opening}" if opening else f"request:{request_id}"
+
+
+def request_id_from(given: bytes | None, fresh: str) -> str:
+    """Return the client's request id without anything that could break a line or a log, else `fresh`."""
+    kept = _UNSAFE.sub("", (given or b"").decode("latin-1"))[:_ID_MOST]
+    return kept or fresh
+
+
+def _forced(split: Split, wish: bytes | None, caller: Caller) -> Arm | None:
+    if wish is None:
+        return None
+    if Scope.TESTER not in caller.scopes:
+        raise ApiError(403, "X-Linnet-Arm needs the tester scope", "arm_forbidden")
+    try:
+        arm = Arm(wish.decode("latin-1").strip().lower())
+    except ValueError:
+        raise ApiError(400, "X-Linnet-Arm must be baseline or candidate", "unknown_arm") from None
+    if split.endpoint(arm) is None:
+        raise ApiError(400, f"the model `{split.model}` has no {arm} now", "no_such_arm")
+    return arm

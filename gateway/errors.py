@@ -1,0 +1,109 @@
+"""What goes wrong, by whose fault it is, and how a client is told.
+
+GatewayError
+├── SettingsError    the operator's: one line, exit 2
+├── ApiError         the client's, or what is left when every engine failed: an OpenAI error body
+└── UpstreamError    an engine's
+    ├── ConnectFailed    no connection: nothing was sent
+    ├── Died             the connection ended inside an answer, or before one
+    ├── TimedOut         one of the four limits passed
+    └── BadAnswer        not HTTP/1.1, or too large
+"""
+
+from __future__ import annotations
+
+from serving import wire
+
+
+class GatewayError(Exception):
+    """The root: its text is one line that may be shown."""
+
+
+class SettingsError(GatewayError):
+    """The gateway cannot start like this."""
+
+
+class UpstreamError(GatewayError):
+    """An engine failed; `status` is what a client sees if nobody else can answer."""
+
+    status = 502
+    code = "engine_failed"
+
+
+class ConnectFailed(UpstreamError):
+    """No connection within the limit."""
+
+    status = 503
+    code = "engine_unreachable"
+
+
+class Died(UpstreamError):
+    """The connection was lost. `heard` tells whether any byte of the answer had come."""
+
+    code = "engine_died"
+
+    def __init__(self, message: str, *, heard: bool) -> None:
+        super().__init__(message)
+        self.heard = heard
+
+
+class TimedOut(UpstreamError):
+    """A limit passed."""
+
+    status = 504
+    code = "engine_timeout"
+
+
+class BadAnswer(UpstreamError):
+    """What came is no answer."""
+
+    code = "engine_bad_answer"
+
+
+class ApiError(GatewayError):
+    """An answer of the gateway's own, in OpenAI's form."""
+
+    def __init__(self, status: int, message: str, code: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+    def body(self) -> bytes:
+        """OpenAI's error object."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"  # noqa: PLR2004
+        return wire.error_body(str(self), kind, self.code, self.param)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What SDKs obey: openai-python retries as `x-should-retry` says, after `retry-after` seconds."""
+        head = [(b"content-type", b"application/json")]
+        if self.status in _RETRY:
+            return [*head, (b"x-should-retry", b"true"), (b"retry-after", b"1")]
+        return [*head, (b"x-should-retry", b"false")]
+
+
+_RETRY = frozenset({429, 502, 503, 504})
+
+
+def of_upstream(error: UpstreamError) -> ApiError:
+    """What a client is told: which kind of failure, never where the engine lives."""
+    return ApiError(error.status, _SAID.get(error.code, _SAID[UpstreamError.code]), error.code)
+
+
+_SAID = {
+    ConnectFailed.code: "the model's engine cannot be reached; try again",
+    Died.code: "the model's engine ended the connection; try again",
+    TimedOut.code: "the model's engine did not answer in time; try again",
+    BadAnswer.code: "the model's engine sent no valid answer; try again",
+    UpstreamError.code: "the model's engine failed; try again",
+}
+
+
+def not_found(path: str) -> ApiError:
+    """Say 404 the way OpenAI does for an unknown route."""
+    return ApiError(404, f"Unknown request URL: {path}. Check the path and the method.", "unknown_url")
+
+
+def no_model(model: str) -> ApiError:
+    """Say 404 the way OpenAI does for an unknown model."""
+    return ApiError(404, f"The model `{model}` does not exist", "model_not_found", param="model")

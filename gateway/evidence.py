@@ -1,0 +1,113 @@
+"""What the requests of this worker leave behind: sums for the store, and the tripwire that does not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+
+from canary.core.arms import Split
+from canary.core.outcome import FAILURES, Outcome, Result
+from canary.core.tally import Ledger
+from canary.core.tripwire import Tripwire
+from canary.store import Batch, Store, Trip
+from gateway.metrics import Metrics
+from gateway.split import Splits
+
+_LOG = logging.getLogger("linnet.gateway")
+FLUSH_S = 0.25
+_LEDGERS_MOST = 64  # attempts kept while the store is away; each is a bounded set of sums
+_TRIPS_MOST = 64
+
+Attempt = tuple[str, str, int]  # model, release, attempt
+
+
+class Evidence:
+    """One worker's ledgers and tripwires, by release attempt."""
+
+    def __init__(self, store: Store, splits: Splits, worker: str, metrics: Metrics) -> None:
+        self._store = store
+        self._splits = splits
+        self._worker = worker
+        self._metrics = metrics
+        self._ledgers: dict[Attempt, Ledger] = {}
+        self._wires: dict[Attempt, Tripwire] = {}
+        self._trips: deque[Trip] = deque(maxlen=_TRIPS_MOST)
+        self._seq = 0
+        self._pending: list[Batch] = []
+        self._urgent = asyncio.Event()
+
+    def ledger(self, split: Split) -> Ledger:
+        """Return the open page of a split's attempt."""
+        key = _key(split)
+        ledger = self._ledgers.get(key)
+        if ledger is None:
+            while len(self._ledgers) >= _LEDGERS_MOST:
+                self._ledgers.pop(next(iter(self._ledgers)))
+            ledger = self._ledgers[key] = Ledger()
+        return ledger
+
+    def record(self, split: Split, outcome: Outcome) -> None:
+        """Add one outcome that chance assigned."""
+        if split.release and outcome.evidence:
+            self.ledger(split).record(outcome)
+            self.watch(split, outcome)
+
+    def watch(self, split: Split, outcome: Outcome) -> None:
+        """Show one outcome to the tripwire.
+
+        A baseline that answers in place of a failed candidate is shown too: it is no evidence for the release, but it
+        tells an outage of both arms from a candidate that is broken, also when hardly anyone is left on the baseline.
+        """
+        if outcome.result is not Result.OK and outcome.result not in FAILURES:
+            return
+        route = self._splits.route(split.model)
+        current = route is not None and not route.reduced and _key(route.split) == _key(split)
+        if not current or split.candidate is None:
+            return
+        reason = self._wires.setdefault(_key(split), Tripwire()).observe(outcome.arm, outcome.failed)
+        if reason is not None:
+            self._trip(split, reason)
+
+    async def flush(self) -> None:
+        """Write what has gathered, as one numbered delta; one that was perhaps applied is sent again as it was."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await self._urgent.wait()
+        self._urgent.clear()
+        await self.write()
+
+    async def write(self) -> None:
+        """Write now. Raises StoreError; nothing is lost then."""
+        while self._trips:
+            await self._store.trip(self._trips[0])
+            self._trips.popleft()
+        if not self._pending:
+            self._pending = self._drain()
+            self._seq += bool(self._pending)
+        if self._pending:
+            await self._store.flush(self._worker, self._seq, self._pending)
+            self._pending = []
+
+    def _drain(self) -> list[Batch]:
+        batches = [Batch(*key, fields) for key, ledger in self._ledgers.items() if (fields := ledger.drain())]
+        current = {_key(route.split) for route in self._splits.routes.values()}
+        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in current}
+        self._wires = {key: wire for key, wire in self._wires.items() if key in current}
+        return batches
+
+    def _trip(self, split: Split, reason: str) -> None:
+        _LOG.warning("model %s: %s", split.model, reason)
+        del self._wires[_key(split)]  # a newer generation starts with a fresh one
+        self._splits.trip(split, reason, time.monotonic())
+        unix_ms = int(time.time() * 1000)
+        trip = Trip(split.model, split.release, split.attempt, split.stage, self._worker, reason, unix_ms)
+        self._trips.append(trip)
+        self._metrics.trips.labels(split.model).inc()
+        self._urgent.set()
+
+
+def _key(split: Split) -> Attempt:
+    return split.model, split.release, split.attempt

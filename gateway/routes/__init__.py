@@ -1,0 +1,1 @@
+"""The routes that exist; whatever is not listed here does not."""

@@ -1,0 +1,47 @@
+"""Whether the worker lives and may be sent traffic; the metrics, on the operations port only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from gateway.split import Splits
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether this worker takes new requests."""
+
+    draining: bool = False
+
+
+def health_router(readiness: Readiness, splits: Splits) -> APIRouter:
+    """/livez and /readyz. A store that is down does not make a worker unready: it serves."""
+    router = APIRouter()
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def readyz(response: Response) -> dict[str, Any]:
+        response.status_code = 503 if readiness.draining else 200
+        reduced = {model: route.reduced for model, route in splits.routes.items() if route.reduced}
+        return {"status": "draining" if readiness.draining else "ok", "baseline_only": reduced}
+
+    return router
+
+
+def metrics_router(page: Callable[[], bytes]) -> APIRouter:
+    """/metrics of all workers summed."""
+    router = APIRouter()
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        return Response(page(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,188 @@
+"""The mirror: some of the baseline's answers are asked of the candidate as well, later, and compared.
+
+It has its own connections and its own limit; what does not fit is dropped and counted (attempted = mirrored + dropped),
+and no answer ever waits for it. Nothing it does reaches an app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from canary.core.arms import Arm, Endpoint, Split
+from canary.scorers import SCORERS
+from gateway.ask import Ask
+from gateway.errors import BadAnswer, UpstreamError
+from gateway.evidence import Evidence
+from gateway.metrics import Metrics
+from gateway.pool import Head, Pools
+from gateway.settings import Limits
+from gateway.split import Splits
+from gateway.upstream import Patience
+from serving.errors import ServingError
+from serving.wire import WholeAnswer, read_whole, teacher_forced
+
+_LOG = logging.getLogger("linnet.gateway")
+_KEPT_TEXT = 32_000
+_FLOOR_EVERY = 5
+_OK = 200
+_FAILED_PAIR = -1.0  # a candidate that gives no answer is as bad as one can be
+_CHAT = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """One sampled request, with what the baseline answered."""
+
+    split: Split
+    ask: Ask
+    path: str
+    slice: str
+    answer: str
+    request_id: str
+
+
+class Shadow:
+    """A bounded set of mirrors under way."""
+
+    def __init__(self, pools: Pools, evidence: Evidence, splits: Splits, metrics: Metrics, limits: Limits) -> None:
+        self._pools = pools
+        self._evidence = evidence
+        self._splits = splits
+        self._metrics = metrics
+        self._patience = Patience(limits.total_s, limits.between_s, limits.total_s)
+        self._answer_bytes = limits.answer_bytes
+        self._running: set[asyncio.Task[None]] = set()
+        self._pairs = 0
+
+    def offer(self, mirror: Mirror) -> None:
+        """Start a mirror if there is room; never waits."""
+        model = mirror.split.model
+        self._metrics.attempted.labels(model).inc()
+        if len(self._running) >= mirror.split.shadow_concurrency:
+            self._drop(model, "full")
+            return
+        task = asyncio.get_running_loop().create_task(self._run(mirror))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def close(self) -> None:
+        """End every mirror."""
+        running = tuple(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._pools.close()
+
+    async def _run(self, mirror: Mirror) -> None:
+        """Mirror, and count what came of it; what goes wrong here stays here."""
+        model = mirror.split.model
+        route = self._splits.route(model)
+        if route is None or (route.split.release, route.split.attempt) != (mirror.split.release, mirror.split.attempt):
+            self._drop(model, "superseded")
+            return
+        try:
+            result = await self._pair(mirror)
+        except (UpstreamError, ServingError, ValueError) as error:
+            _LOG.info("shadow of %s: no pair: %s", model, error)
+            result = "unscored"
+        except Exception:  # noqa: BLE001 - a mirror must never end a worker
+            _LOG.exception("shadow of %s failed", model)
+            result = "unscored"
+        self._metrics.pairs.labels(model, result).inc()
+
+    async def _pair(self, mirror: Mirror) -> str:
+        """Make one pair: "scored", or "candidate_failed". Raises if the fault is not the candidate's."""
+        split, ledger = mirror.split, self._evidence.ledger(mirror.split)
+        candidate = split.candidate
+        if candidate is None:
+            return "unscored"
+        self._pairs += 1
+        answer = await self._answered(mirror, candidate)
+        if answer is None:
+            ledger.pair(split.stage, mirror.slice, _FAILED_PAIR)
+            return "candidate_failed"
+        self._agree(mirror, Arm.CANDIDATE, answer)
+        if self._pairs % _FLOOR_EVERY == 0 and (again := await self._answered(mirror, split.baseline)) is not None:
+            self._agree(mirror, Arm.BASELINE, again)
+        prompt = await self._prompt_ids(mirror)
+        base = await self._accuracy(mirror, split.baseline, prompt)
+        try:
+            ours = await self._accuracy(mirror, candidate, prompt)
+        except (UpstreamError, ServingError):
+            ledger.pair(split.stage, mirror.slice, _FAILED_PAIR)
+            return "candidate_failed"
+        ledger.pair(split.stage, mirror.slice, ours - base)
+        return "scored"
+
+    def _agree(self, mirror: Mirror, arm: Arm, answer: WholeAnswer) -> None:
+        """Count how far an answer agrees with the baseline's; the baseline against itself is the floor."""
+        agreement = SCORERS["agreement"](mirror.answer, answer.text)
+        kind = "agree" if arm is Arm.CANDIDATE else "floor"
+        name = f"{kind}.{round(100 * agreement)}"
+        self._evidence.ledger(mirror.split).count(mirror.split.stage, arm.value, mirror.slice, name)
+        self._metrics.agreement.labels(mirror.split.model, kind).observe(agreement)
+
+    async def _answered(self, mirror: Mirror, endpoint: Endpoint) -> WholeAnswer | None:
+        """Ask for the same answer, whole; None if none came that is good."""
+        with suppress(UpstreamError):
+            body = mirror.ask.forward_whole(endpoint.served_model)
+            status, answer = await self._post(mirror, endpoint, mirror.path, body)
+            whole = read_whole(answer, _KEPT_TEXT)
+            return whole if status == _OK and whole.complete else None
+        return None
+
+    async def _prompt_ids(self, mirror: Mirror) -> Any:
+        """Return the prompt as the baseline's tokenizer reads it, chat template included; a text prompt as it is."""
+        ask = mirror.ask
+        if mirror.path != _CHAT:
+            prompt = ask.get("prompt")
+            several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+            return prompt[0] if several else prompt
+        endpoint = mirror.split.baseline
+        asked = {"model": endpoint.served_model, "messages": ask.get("messages"), "add_generation_prompt": True}
+        tokens = (await self._object(mirror, endpoint, "/tokenize", asked)).get("tokens")
+        if not isinstance(tokens, list) or not tokens:
+            raise BadAnswer("the baseline cannot tokenize the prompt")
+        return tokens
+
+    async def _accuracy(self, mirror: Mirror, endpoint: Endpoint, prompt: Any) -> float:
+        """Return how often the engine would itself have said the next token of the prompt, 0..1."""
+        asked = {
+            "model": endpoint.served_model,
+            "prompt": prompt,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
+        answer = await self._object(mirror, endpoint, "/v1/completions", asked)
+        return SCORERS["next_token"](teacher_forced(dict(answer)))
+
+    async def _object(
+        self, mirror: Mirror, endpoint: Endpoint, path: str, asked: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Post JSON and return the JSON object that answers. Raises UpstreamError."""
+        status, body = await self._post(mirror, endpoint, path, json.dumps(asked).encode())
+        try:
+            value = json.loads(body)
+        except ValueError:
+            value = None
+        if status != _OK or not isinstance(value, dict):
+            raise BadAnswer(f"{path} answered {status}")
+        return value
+
+    async def _post(self, mirror: Mirror, endpoint: Endpoint, path: str, body: bytes) -> tuple[int, bytes]:
+        head = Head(path, f"shadow-{mirror.request_id}"[:128])
+        reply = await self._pools.ask(endpoint.replicas, head, body, self._patience)
+        try:
+            return reply.status, await reply.read(self._answer_bytes)
+        finally:
+            reply.abort()
+
+    def _drop(self, model: str, reason: str) -> None:
+        self._metrics.dropped.labels(model, reason).inc()

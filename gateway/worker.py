@@ -1,0 +1,100 @@
+"""One worker process: the data plane on a socket that its parent has bound (`python -m gateway.worker`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from secrets import token_hex
+
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from gateway.app import Gateway, create_app
+from gateway.errors import SettingsError
+from gateway.settings import Settings, load
+
+FD = "LINNET_WORKER_FD"
+_NOT_READY_S = 0.5  # /readyz says no for this long before the port closes
+_PARENT_S = 1.0
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, but signals are ours: it would end the process by the signal again instead of with 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def server_of(app: Gateway, drain_s: float) -> Server:
+    """Return the HTTP server of a worker."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who calls is decided by the connection, not by a header
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(drain_s)),
+        backlog=4096,
+    )
+    return Server(config)
+
+
+def drain(app: Gateway, server: Server) -> None:
+    """Say not ready, then stop taking connections; answers under way go on."""
+    if not app.readiness.draining:
+        app.readiness.draining = True
+        asyncio.get_running_loop().call_later(_NOT_READY_S, setattr, server, "should_exit", True)
+
+
+async def serve(settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGTERM, SIGINT or the end of the parent."""
+    worker = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
+    app = create_app(settings, worker, CollectorRegistry())
+    server = server_of(app, settings.limits.drain_s)
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, drain, app, server)
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(_watch_parent(app, server))
+        await server.serve(sockets=[listener])
+        watch.cancel()
+
+
+async def _watch_parent(app: Gateway, server: Server) -> None:
+    """Drain when the parent is gone: nobody else would ever end this process."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - the kernel sends no event
+        await asyncio.sleep(_PARENT_S)
+    drain(app, server)
+
+
+def main() -> int:
+    """Run one worker on the socket that `LINNET_WORKER_FD` names."""
+    logging.basicConfig(level=logging.WARNING, format="gateway %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        settings = load()
+    except SettingsError as error:
+        sys.stderr.write(f"gateway: {error}\n")
+        return 2
+    listener = socket.socket(fileno=int(os.environ[FD]))
+    listener.setblocking(False)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, listener))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
