@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from email.message import Message
 
 SLICES = {
     "domain": ("sympy", "networkx", "mpmath"),
@@ -161,15 +162,12 @@ def _top_level(dist_info: Path) -> set[str]:
     return {line.split(",")[0].split("/")[0] for line in lines}
 
 
-def _licence(headers: object) -> str:
-    get = headers.get  # type: ignore[attr-defined]
-    classified = [value for value in headers.get_all("Classifier", []) if value.startswith("License ::")]  # type: ignore[attr-defined]
-    stated = get("License-Expression") or (get("License") or "").strip().splitlines()[:1]
-    return (
-        str(stated if isinstance(stated, str) else " ".join(stated))
-        or "; ".join(value.split(" :: ")[-1] for value in classified)
-        or "not stated"
-    )
+def _licence(headers: Message) -> str:
+    """Prefer the licence expression, then a one-line licence field, then the classifiers."""
+    classified = [value.split(" :: ")[-1] for value in headers.get_all("Classifier", []) if "License ::" in value]
+    free_text = str(headers.get("License") or "").strip()
+    named = free_text if "\n" not in free_text else ""
+    return str(headers.get("License-Expression") or "; ".join(classified) or named or "not stated")
 
 
 if __name__ == "__main__":
