@@ -127,8 +127,8 @@ def main() -> int:
     metrics = Path(tempfile.mkdtemp(prefix="linnet-metrics-"))
     data, operations = listener.getsockname()[1], ops.getsockname()[1]
     sys.stdout.write(
-        f"gateway: http://{settings.host}:{data}/v1, {settings.workers} workers, loopback only (no API keys configured); "
-        f"metrics http://{settings.host}:{operations}/metrics\n"
+        f"gateway: http://{settings.host}:{data}/v1, {settings.workers} workers, loopback only (no API keys "
+        f"configured); metrics http://{settings.host}:{operations}/metrics\n"
     )
     sys.stdout.flush()
     try:

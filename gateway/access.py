@@ -36,7 +36,7 @@ def check_bind(host: str) -> None:
     """Refuse any address but loopback. Raises SettingsError with one line."""
     if not is_loopback(host):
         raise SettingsError(
-            f"LINNET_GATEWAY_HOST={host}: no API keys are configured, so the gateway serves loopback only; set 127.0.0.1"
+            f"LINNET_GATEWAY_HOST={host}: no API keys are configured, so only loopback is served; set 127.0.0.1"
         )
 
 

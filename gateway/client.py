@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from gateway.choice import Choice
 from gateway.errors import ApiError
@@ -101,7 +101,7 @@ class Presence:
         self._watch: asyncio.Task[None] | None = None
         self.left = False
 
-    async def __aenter__(self) -> Presence:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._watch = loop.create_task(self._wait())

@@ -4,10 +4,10 @@ GatewayError
 ├── SettingsError    the operator's: one line, exit 2
 ├── ApiError         the client's, or what is left when every engine failed: an OpenAI error body
 └── UpstreamError    an engine's
-    ├── ConnectFailed    no connection: nothing was sent
-    ├── Died             the connection ended inside an answer, or before one
-    ├── TimedOut         one of the four limits passed
-    └── BadAnswer        not HTTP/1.1, or too large
+    ├── ConnectError    no connection: nothing was sent
+    ├── LostError             the connection ended inside an answer, or before one
+    ├── LateError         one of the four limits passed
+    └── BadAnswerError        not HTTP/1.1, or too large
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class UpstreamError(GatewayError):
     code = "engine_failed"
 
 
-class ConnectFailed(UpstreamError):
+class ConnectError(UpstreamError):
     """No connection within the limit."""
 
     status = 503
     code = "engine_unreachable"
 
 
-class Died(UpstreamError):
+class LostError(UpstreamError):
     """The connection was lost. `heard` tells whether any byte of the answer had come."""
 
     code = "engine_died"
@@ -47,14 +47,14 @@ class Died(UpstreamError):
         self.heard = heard
 
 
-class TimedOut(UpstreamError):
+class LateError(UpstreamError):
     """A limit passed."""
 
     status = 504
     code = "engine_timeout"
 
 
-class BadAnswer(UpstreamError):
+class BadAnswerError(UpstreamError):
     """What came is no answer."""
 
     code = "engine_bad_answer"
@@ -91,10 +91,10 @@ def of_upstream(error: UpstreamError) -> ApiError:
 
 
 _SAID = {
-    ConnectFailed.code: "the model's engine cannot be reached; try again",
-    Died.code: "the model's engine ended the connection; try again",
-    TimedOut.code: "the model's engine did not answer in time; try again",
-    BadAnswer.code: "the model's engine sent no valid answer; try again",
+    ConnectError.code: "the model's engine cannot be reached; try again",
+    LostError.code: "the model's engine ended the connection; try again",
+    LateError.code: "the model's engine did not answer in time; try again",
+    BadAnswerError.code: "the model's engine sent no valid answer; try again",
     UpstreamError.code: "the model's engine failed; try again",
 }
 

@@ -17,7 +17,7 @@ from canary.core.outcome import Outcome, Result
 from gateway.ask import Ask
 from gateway.choice import Choice
 from gateway.client import Client, Header
-from gateway.errors import Died, TimedOut, UpstreamError, of_upstream
+from gateway.errors import LateError, LostError, UpstreamError, of_upstream
 from gateway.evidence import Evidence
 from gateway.metrics import Metrics
 from gateway.naming import PublicName
@@ -60,7 +60,7 @@ class Exchange:
     """One request between its client and the arms."""
 
     def __init__(
-        self, desk: Desk, client: Client, choice: Choice, ask: Ask, path: str, passed: Sequence[Header]
+        self, desk: Desk, client: Client, choice: Choice, ask: Ask, *, path: str, passed: Sequence[Header]
     ) -> None:
         self._desk = desk
         self._client = client
@@ -115,7 +115,7 @@ class Exchange:
             self._record(trial, Result.CANCELLED)
             raise
         except UpstreamError as error:
-            self._record(trial, Result.TIMEOUT if isinstance(error, TimedOut) else Result.ERROR)
+            self._record(trial, Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR)
             raise
         self._record(trial, trial.result)
 
@@ -163,15 +163,15 @@ class Exchange:
             while (piece := await reply.piece()) is not None:
                 kept = answer.take(piece, monotonic())
                 if answer.reader.error is not None and not self._client.answered:
-                    raise Died("the engine began its stream with an error", heard=True)
+                    raise LostError("the engine began its stream with an error", heard=True)
                 if kept:
                     await self._send_piece(reply, kept)
             if not self._client.answered:
-                raise Died("the engine ended its stream before it began", heard=True)
+                raise LostError("the engine ended its stream before it began", heard=True)
         except UpstreamError as error:
             if not self._client.answered:
                 raise
-            trial.result = Result.TIMEOUT if isinstance(error, TimedOut) else Result.ERROR
+            trial.result = Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR
         last = answer.end()
         if trial.result is Result.OK and not answer.reader.complete:
             trial.result = Result.ERROR

@@ -1,4 +1,4 @@
-"""The gateway's metrics, with the contract's names; labels come from configuration only, each child is looked up once."""
+"""The gateway's metrics, with the contract's names. Labels come from configuration; each child is looked up once."""
 
 from __future__ import annotations
 

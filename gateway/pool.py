@@ -9,7 +9,7 @@ from itertools import count
 from time import monotonic
 from urllib.parse import urlsplit
 
-from gateway.errors import ConnectFailed, Died, UpstreamError
+from gateway.errors import ConnectError, LostError, UpstreamError
 from gateway.settings import Limits
 from gateway.upstream import Connection, Patience, Reply
 
@@ -41,7 +41,7 @@ class Replica:
         if connection is not None:
             try:
                 return await self._send(connection, request, patience)
-            except Died as error:
+            except LostError as error:
                 if error.heard:
                     raise
         return await self._send(await self._fresh(), request, patience)
@@ -69,7 +69,7 @@ class Replica:
                 _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
         except (OSError, TimeoutError) as error:
             self.rests_until = monotonic() + _RESTS_S
-            raise ConnectFailed(f"no connection to an engine ({error or 'timed out'})") from None
+            raise ConnectError(f"no connection to an engine ({error or 'timed out'})") from None
         self.connections += 1
         return connection
 
@@ -126,11 +126,11 @@ class Pools:
 
     async def ask(self, urls: Sequence[str], head: Head, body: bytes, patience: Patience) -> Reply:
         """Send to the first replica that can be reached. Raises UpstreamError; nothing is sent twice."""
-        failure: UpstreamError = ConnectFailed("the arm has no replica")
+        failure: UpstreamError = ConnectError("the arm has no replica")
         for replica in self.order(urls):
             try:
                 return await replica.ask(head.to(replica, body), patience)
-            except ConnectFailed as error:
+            except ConnectError as error:
                 failure = error
         raise failure
 

@@ -17,7 +17,7 @@ from typing import Any
 from canary.core.arms import Arm, Endpoint, Split
 from canary.scorers import SCORERS
 from gateway.ask import Ask
-from gateway.errors import BadAnswer, UpstreamError
+from gateway.errors import BadAnswerError, UpstreamError
 from gateway.evidence import Evidence
 from gateway.metrics import Metrics
 from gateway.pool import Head, Pools
@@ -148,7 +148,7 @@ class Shadow:
         asked = {"model": endpoint.served_model, "messages": ask.get("messages"), "add_generation_prompt": True}
         tokens = (await self._object(mirror, endpoint, "/tokenize", asked)).get("tokens")
         if not isinstance(tokens, list) or not tokens:
-            raise BadAnswer("the baseline cannot tokenize the prompt")
+            raise BadAnswerError("the baseline cannot tokenize the prompt")
         return tokens
 
     async def _accuracy(self, mirror: Mirror, endpoint: Endpoint, prompt: Any) -> float:
@@ -173,7 +173,7 @@ class Shadow:
         except ValueError:
             value = None
         if status != _OK or not isinstance(value, dict):
-            raise BadAnswer(f"{path} answered {status}")
+            raise BadAnswerError(f"{path} answered {status}")
         return value
 
     async def _post(self, mirror: Mirror, endpoint: Endpoint, path: str, body: bytes) -> tuple[int, bytes]:

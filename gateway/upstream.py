@@ -15,7 +15,7 @@ from typing import Protocol
 
 import httptools
 
-from gateway.errors import BadAnswer, Died, TimedOut, UpstreamError
+from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 
 _HIGH_WATER = 256 * 1024  # bytes held for a client that reads slowly before the engine is told to wait
 _HEADERS_MOST = 200
@@ -81,20 +81,20 @@ class Reply:
         return piece
 
     async def read(self, most: int) -> bytes:
-        """Return the rest of the body. Raises BadAnswer if it is longer than `most` bytes, UpstreamError else."""
+        """Return the rest of the body. Raises BadAnswerError if it is longer than `most` bytes, UpstreamError else."""
         parts, size = [], 0
         while (piece := await self.piece()) is not None:
             parts.append(piece)
             size += len(piece)
             if size > most:
                 self.abort()
-                raise BadAnswer(f"an answer of more than {most} bytes")
+                raise BadAnswerError(f"an answer of more than {most} bytes")
         return b"".join(parts)
 
     def abort(self) -> None:
         """End the engine's work on this request at once; a reply that is complete stays as it is."""
         if not self._complete:
-            self._connection.fail(Died("given up by the gateway", heard=self.heard))
+            self._connection.fail(LostError("given up by the gateway", heard=self.heard))
 
     async def _news(self) -> None:
         if self._error is not None:
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(BadAnswer(f"not HTTP/1.1: {error}"))
+            self.fail(BadAnswerError(f"not HTTP/1.1: {error}"))
             return
         reply.wake()
 
@@ -235,7 +235,7 @@ class Connection(asyncio.Protocol):
         self.closed = True
         reply = self._finish()
         if reply is not None:
-            reply.end(Died(f"the connection was lost ({exc or 'closed'})", heard=reply.heard))
+            reply.end(LostError(f"the connection was lost ({exc or 'closed'})", heard=reply.heard))
         self._keeper.lost(self)
 
     # httptools calls these
@@ -307,4 +307,4 @@ class Connection(asyncio.Protocol):
             self._timer = asyncio.get_running_loop().call_later(min(left, patience.between_s), self._watch)
             return
         which = "in all" if quiet > 0 else "between two pieces" if reply.heard else "for the first byte"
-        self.fail(TimedOut(f"no answer within {wait if quiet <= 0 else patience.total_s:g} s {which}"))
+        self.fail(LateError(f"no answer within {wait if quiet <= 0 else patience.total_s:g} s {which}"))

@@ -62,7 +62,7 @@ class Generate:
         caller = access.identify(headers.get(b"authorization"))
         choice = choose(route, asked, headers, caller, request_id)
         passed = [(name, headers[name]) for name in _PASSED if name in headers]
-        return Exchange(self._desk, client, choice, asked, path, passed)
+        return Exchange(self._desk, client, choice, asked, path=path, passed=passed)
 
 
 def models_router(splits: Splits) -> APIRouter:

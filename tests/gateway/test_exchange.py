@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+from canary.core.tally import parse
+from canary.store import Store
+from tests.gateway.rig import MODEL, House, Sim, events, until
+
+FORCE_CANDIDATE = {"x-linnet-arm": "candidate"}
+
+
+async def tally(store: Store, arm: str, name: str, slice_: str = "") -> int:
+    """One count of the release under way, as the control plane reads it."""
+    found = parse(await store.tallies(MODEL, "r1", 1))
+    return found[3, arm, slice_].count(name) if (3, arm, slice_) in found else 0
+
+
+async def ask_until(house: House, arm: str, start: int = 0) -> str:
+    """Return a session that belongs to an arm."""
+    for number in range(start, start + 200):
+        answer = await house.ask(headers={"x-linnet-session": f"s{number}"})
+        if answer.headers["x-linnet-arm"] == arm:
+            return f"s{number}"
+    raise AssertionError(f"no session on {arm}")
+
+
+async def test_a_whole_answer_carries_the_public_name_and_the_headers(alone: House, base: Sim):
+    """The app sees the model it asked for, its own request id, the arm and the generation."""
+    answer = await alone.ask(headers={"x-request-id": "abc\t<1>"})
+    assert answer.status_code == 200
+    assert answer.json()["model"] == MODEL
+    assert answer.headers["x-request-id"] == "abc1"
+    assert answer.headers["x-linnet-arm"] == "baseline"
+    assert answer.headers["x-linnet-generation"] == "0"
+    assert base.engine.last["headers"]["x-request-id"] == "abc1"
+    assert base.engine.last["body"]["model"] == "base"
+
+
+async def test_a_stream_ends_well_and_hides_the_usage_nobody_asked_for(alone: House, base: Sim):
+    """Usage is always asked of the engine, and its chunk taken out again."""
+    answer = await alone.ask(stream=True)
+    seen = events(answer.content)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert seen[-1] == "[DONE]"
+    assert {chunk["model"] for chunk in seen[:-1]} == {MODEL}
+    assert all(chunk["choices"] for chunk in seen[:-1])
+    assert base.engine.last["body"]["stream_options"] == {"include_usage": True}
+
+
+async def test_usage_reaches_the_client_that_asks_for_it(alone: House):
+    """The usage-only chunk stays for those who want it."""
+    answer = await alone.ask(stream=True, stream_options={"include_usage": True})
+    assert events(answer.content)[-2]["usage"]["completion_tokens"] > 0
+
+
+async def test_completions_are_served_too(alone: House):
+    """The older route, streamed and whole."""
+    body = {"model": MODEL, "prompt": "hello", "max_tokens": 4}
+    whole = await alone.http.post("/v1/completions", json=body)
+    streamed = await alone.http.post("/v1/completions", json={**body, "stream": True})
+    assert whole.json()["choices"][0]["text"]
+    assert events(streamed.content)[-1] == "[DONE]"
+
+
+async def test_a_failing_candidate_is_answered_by_the_baseline_and_still_counted(
+    house: House, cand: Sim, store: Store
+):
+    """The client sees a good answer; the failure is the candidate's, the answer no evidence for the baseline."""
+    session = await ask_until(house, "candidate")
+    done = await until_tally(store, "candidate", "ok", 1)
+    baseline = await tally(store, "baseline", "done")
+    cand.behave(error_rate=1.0)
+    for stream in (False, True):
+        answer = await house.ask(headers={"x-linnet-session": session}, stream=stream)
+        assert answer.status_code == 200
+        assert answer.headers["x-linnet-arm"] == "baseline"
+    await until_tally(store, "candidate", "error", 2)
+    assert await tally(store, "candidate", "ok") == done
+    assert await tally(store, "baseline", "done") == baseline
+    assert await tally(store, "candidate", "assigned") == done + 2
+
+
+async def test_a_dead_candidate_is_answered_by_the_baseline(house: House, cand: Sim, store: Store):
+    """No connection, no error for the client."""
+    session = await ask_until(house, "candidate")
+    cand.kill()
+    answer = await house.ask(headers={"x-linnet-session": session}, stream=True)
+    assert answer.headers["x-linnet-arm"] == "baseline"
+    assert events(answer.content)[-1] == "[DONE]"
+    await until_tally(store, "candidate", "error", 1)
+
+
+async def test_a_forced_arm_fails_openly_and_is_no_evidence(house: House, cand: Sim, store: Store):
+    """A load test must see the candidate as it is."""
+    good = await house.ask(headers=FORCE_CANDIDATE)
+    assert good.headers["x-linnet-arm"] == "candidate"
+    cand.behave(error_rate=1.0)
+    bad = await house.ask(headers=FORCE_CANDIDATE)
+    assert bad.status_code == 500
+    assert bad.headers["x-should-retry"] == "true"
+    assert "error" in bad.json()
+    await asyncio.sleep(0.4)
+    assert await tally(store, "candidate", "assigned") == 0
+    assert await tally(store, "candidate", "done") == 0
+
+
+async def test_a_stream_that_breaks_ends_in_an_error_event_and_done(alone: House, base: Sim):
+    """The 200 is out already: the client is told inside the stream, and the stream ends as streams end."""
+    base.behave(cut_rate=1.0)
+    cut = events((await alone.ask(stream=True)).content)
+    base.behave(cut_rate=0.0, midstream_error_rate=1.0)
+    told = events((await alone.ask(stream=True)).content)
+    for seen in (cut, told):
+        assert seen[-1] == "[DONE]"
+        assert "error" in seen[-2]
+        assert [event for event in seen if "error" in event] == [seen[-2]]
+
+
+async def test_a_client_error_passes_and_blames_nobody(house: House, store: Store):
+    """400 of the engine is the client's, on whichever arm."""
+    session = await ask_until(house, "candidate")
+    answer = await house.ask(headers={"x-linnet-session": session}, max_tokens=10**6)
+    assert answer.status_code == 400
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["x-linnet-arm"] == "candidate"
+    await until_tally(store, "candidate", "client_error", 1)
+    assert await tally(store, "candidate", "error") == 0
+
+
+async def test_slices_and_prices_are_counted(house: House, store: Store):
+    """Evidence lies under its slice; a slice nobody declared is none."""
+    headers = {"x-linnet-arm": "", "x-linnet-slice": "domain"}
+    del headers["x-linnet-arm"]
+    for number in range(4):
+        await house.ask(headers={**headers, "x-linnet-session": f"{number}"})
+        await house.ask(headers={"x-linnet-slice": "nonsense", "x-linnet-session": f"{number}"})
+
+    async def counted() -> bool:
+        found = parse(await store.tallies(MODEL, "r1", 1))
+        by_slice = {name: 0 for name in ("", "domain")}
+        for (_, _, slice_), sums in found.items():
+            by_slice[slice_] += sums.count("priced")
+        return by_slice == {"": 4, "domain": 4}
+
+    await until(counted, "priced requests")
+
+
+async def until_tally(store: Store, arm: str, name: str, least: int) -> int:
+    """Wait for a count."""
+
+    async def there() -> int:
+        found = await tally(store, arm, name)
+        return found if found >= least else 0
+
+    return await until(there, f"{arm} {name} >= {least}")
+
+
+async def test_the_clients_other_bytes_reach_the_engine_unchanged(alone: House, base: Sim):
+    """Unknown fields, big numbers and escapes pass; only `model` is another."""
+    raw = b'{ "x_unknown" : {"a":[1,2.50,1e3]}, "model":"support", "messages":[{"role":"user","content":"\\u00e9"}]}'
+    answer = await alone.http.post("/v1/chat/completions", content=raw, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    assert base.engine.last["body"] == {**json.loads(raw), "model": "base"}
