@@ -1,0 +1,136 @@
+"""How numbers are written for people: one place, so that the terminal and the report agree.
+
+Every function takes None for a figure that is missing and says so with a dash: nothing is made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+MISSING = "–"  # noqa: RUF001 - an en dash, as tables use it
+
+
+def share(value: float | None) -> str:
+    """0..1 as a percentage."""
+    return MISSING if value is None else f"{100 * value:.3g} %"
+
+
+def percent(value: float | None) -> str:
+    """0..100 as a percentage."""
+    return MISSING if value is None else f"{value:.3g} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of rates as percentage points: 0.005 is +0.5 pp."""
+    return MISSING if value is None else f"{100 * value:+.2f} pp"
+
+
+def ratio(value: float | None) -> str:
+    """A ratio, such as x1.10."""
+    return MISSING if value is None else f"×{value:.3f}"  # noqa: RUF001 - the multiplication sign
+
+
+def difference(value: float | None) -> str:
+    """A signed difference of scores."""
+    return MISSING if value is None else f"{value:+.4f}"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands apart."""
+    if value is None:
+        return MISSING
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004
+
+
+def milliseconds(value: float | None) -> str:
+    """Milliseconds, in seconds from ten thousand on."""
+    if value is None:
+        return MISSING
+    return f"{value / 1000:.1f} s" if value >= 10_000 else f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"  # noqa: PLR2004
+
+
+def usd(value: float | None) -> str:
+    """Dollars; below ten cents with four decimals."""
+    if value is None:
+        return MISSING
+    return f"${value:,.4f}" if 0 < abs(value) < 0.1 else f"${value:,.2f}"  # noqa: PLR2004
+
+
+def seconds(value: float | None) -> str:
+    """A length of time in its two largest units."""
+    if value is None:
+        return MISSING
+    whole = round(max(0.0, value))
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
+
+
+def moment(unix_ms: float | None, pattern: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    """A point in time, in UTC."""
+    return MISSING if unix_ms is None else datetime.fromtimestamp(unix_ms / 1000, UTC).strftime(pattern)
+
+
+GUARD_UNITS: dict[str, Callable[[float | None], str]] = {
+    "error_rate": points,
+    "ttft_p95": ratio,
+    "tpot_p95": ratio,
+    "cost_per_token": ratio,
+    "cost_per_request": ratio,
+    "shadow_quality": difference,
+}
+
+
+def guard_name(finding: dict[str, Any]) -> str:
+    """Name a finding's guardrail, with its slice if it has one."""
+    name, part = finding.get("name") or finding.get("guardrail") or "?", finding.get("slice")
+    return f"{name} [{part}]" if part else str(name)
+
+
+def guard_figure(finding: dict[str, Any], key: str) -> str:
+    """Write `estimate`, `low`, `high` or `margin` of a finding in its guardrail's unit."""
+    unit = GUARD_UNITS.get(str(finding.get("name") or finding.get("guardrail")), number)
+    return unit(finding.get(key))
+
+
+def guard_interval(finding: dict[str, Any]) -> str:
+    """Write a finding's interval, a dash if it has none."""
+    if finding.get("low") is None and finding.get("high") is None:
+        return MISSING
+    return f"{guard_figure(finding, 'low')} to {guard_figure(finding, 'high')}"
+
+
+def progress(finding: dict[str, Any]) -> float | None:
+    """How far a finding's evidence has come towards its threshold, 0..1; None without both."""
+    evidence, threshold = finding.get("evidence"), finding.get("threshold")
+    if evidence is None or not threshold:
+        return None
+    return float(min(1.0, max(0.0, evidence / threshold)))
+
+
+EVALUATION_HEAD = (
+    "slice",
+    "accuracy: baseline",
+    "candidate",
+    "difference",
+    "95 % interval",
+    "perplexity: baseline",
+    "candidate",
+)
+
+
+def evaluation_row(name: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write one slice of an evaluation report under EVALUATION_HEAD."""
+    first, second = result.get("baseline") or {}, result.get("candidate") or {}
+    return (
+        name,
+        share(first.get("accuracy")),
+        share(second.get("accuracy")),
+        points(result.get("difference")),
+        f"{points(result.get('low'))} to {points(result.get('high'))}",
+        number(first.get("perplexity")),
+        number(second.get("perplexity")),
+    )

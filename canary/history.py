@@ -1,0 +1,100 @@
+"""What the audit tells: the moments of a release, and its attempts with their ends. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from canary import figures
+
+DEPTH = 10_000  # audit entries read for the history
+PLACE = re.compile(r"(?P<phase>[a-z_]+) (?P<percent>\d+(\.\d+)?(e[+-]?\d+)?) %")
+ENDS = ("promoted", "rolled_back", "aborted", "superseded")
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Phase and the candidate's share (0..100) as an entry has them; empty and None where it does not say."""
+
+    phase: str = ""
+    percent: float | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt of a release, from its first entry to its last."""
+
+    release: str
+    attempt: int
+    started_ms: float
+    ended_ms: float | None = None
+    result: str = ""
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def place(value: Any) -> Place:
+    """Read where a release stood: "canary 10 %", or a mapping (or its JSON) with phase and percent."""
+    if isinstance(value, str) and (match := PLACE.fullmatch(value.strip())):
+        return Place(match["phase"], float(match["percent"]))
+    if isinstance(value, str) and value.startswith("{"):
+        value = _object(value)
+    if not isinstance(value, Mapping):
+        return Place()
+    return Place(str(value.get("phase") or ""), real(value.get("percent")))
+
+
+def _object(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def real(value: Any) -> float | None:
+    """Read a number, also from text (a stream keeps nothing else); None from anything else."""
+    try:
+        return None if value is None or isinstance(value, bool) or value == "" else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def attempts(entries: Iterable[Entry]) -> list[Attempt]:
+    """Fold audit entries, oldest first, into attempts."""
+    found: dict[tuple[str, int], Attempt] = {}
+    for entry in entries:
+        name, number, at = entry.get("release"), real(entry.get("attempt")), real(entry.get("unix_ms"))
+        if not name or number is None or at is None:
+            continue
+        _note(found.setdefault((name, int(number)), Attempt(name, int(number), at)), entry, at)
+    return list(found.values())
+
+
+def _note(attempt: Attempt, entry: Entry, at: float) -> None:
+    phase = place(entry.get("after")).phase
+    if phase in ENDS and phase != attempt.result:
+        attempt.result, attempt.ended_ms, attempt.reason = phase, at, str(entry.get("why") or "")
+
+
+def table(rows: Sequence[Attempt]) -> Table:
+    """Draw attempts, one a line."""
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("release", "attempt", "started (UTC)", "lasted", "result"):
+        drawn.add_column(name, no_wrap=True)
+    drawn.add_column("why", overflow="fold")
+    for row in rows:
+        lasted = figures.seconds(None if row.ended_ms is None else (row.ended_ms - row.started_ms) / 1000)
+        started = figures.moment(row.started_ms, "%m-%d %H:%M:%S")
+        words = (row.release, str(row.attempt), started, lasted, row.result or "under way", row.reason)
+        drawn.add_row(*map(escape, words))
+    return drawn

@@ -1,0 +1,255 @@
+"""The terminal's faces of a release: status at a glance, why and what next, the audit.
+
+Pure: JSON in, Rich renderables out. Rich drops the colours when standard output is not a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from canary import figures
+
+JSON = Mapping[str, Any]
+VERDICT_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "unknown": "magenta"}
+PHASE_STYLE = {"promoted": "bold green", "rolled_back": "bold red", "aborted": "bold yellow"}
+ENDS = ("promoted", "rolled_back", "aborted", "superseded")
+EVENTS = 6
+PLAIN_WIDTH = 120  # columns when standard output is not a terminal
+
+
+def console() -> Console:
+    """Return a console on standard output: the terminal's own width, or a fixed one in a pipe."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+
+
+def bar(part: float | None, width: int = 20) -> str:
+    """Draw 0..1 as a bar of `width` cells; None as an empty one."""
+    full = round(width * min(1.0, max(0.0, part or 0.0)))
+    return "█" * full + "░" * (width - full)
+
+
+def status(state: JSON) -> RenderableType:
+    """Draw the glance: phase, shares, what is to go, guardrails, spend, overlays, last events."""
+    parts: list[RenderableType] = [_headline(state), _facts(state)]
+    if state.get("guardrails"):
+        parts.append(_guards(state["guardrails"]))
+    if state.get("timeline"):
+        parts.append(_events(state["timeline"]))
+    return Group(*parts)
+
+
+def _headline(state: JSON) -> Text:
+    phase = str(state.get("phase") or "no release")
+    text = Text.assemble((str(state.get("model", "?")), "bold"), "  ", str(state.get("release") or ""), "  ")
+    text.append(phase, PHASE_STYLE.get(phase, "bold cyan"))
+    text.append("".join(f"  {word}" for word in _where(state)), "dim")
+    return text
+
+
+def _where(state: JSON) -> Iterable[str]:
+    if state.get("phase") == "canary" and state.get("steps"):
+        steps = state["steps"]
+        yield f"step {int(state.get('step') or 0) + 1} of {len(steps) if isinstance(steps, list) else steps}"
+    if state.get("attempt") is not None:
+        yield f"attempt {state['attempt']}"
+    yield f"generation {state.get('generation', '?')}"
+
+
+def _facts(state: JSON) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in _fact_rows(state):
+        table.add_row(name, value)
+    return table
+
+
+def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
+    desired, actual = (_candidate(state.get(kind)) for kind in ("desired", "actual"))
+    yield "share", f"{bar(desired)} candidate {figures.share(desired)} desired, {figures.share(actual)} actual"
+    if workers := _workers(state.get("workers")):
+        yield "workers", workers
+    if togo := to_go(state):
+        yield "to go", escape(togo)
+    yield "spend", _spend(state)
+    for name, why in overlays(state.get("overlays")):
+        yield f"[yellow]{name}[/]", escape(why)
+    if state.get("reason"):
+        yield "reason", escape(str(state["reason"]))
+
+
+def _candidate(shares: Any) -> float | None:
+    value = shares.get("candidate") if isinstance(shares, Mapping) else shares
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _workers(workers: Any) -> str:
+    if not isinstance(workers, Mapping):
+        return ""
+    live, known = _count(workers.get("live")), _count(workers.get("acknowledged"))
+    mark = "" if live == known and live else " [yellow](waiting)[/]" if live else " [red](no gateway is running)[/]"
+    return f"{known} of {live} acknowledged{mark}"
+
+
+def _count(value: Any) -> int:
+    return len(value) if isinstance(value, list | tuple | dict) else int(value or 0)
+
+
+def to_go(state: JSON) -> str:
+    """Say how much time and evidence the step still needs; '' if the status does not tell."""
+    need = state.get("to_go") or {}
+    parts = []
+    if need.get("seconds"):
+        parts.append(f"{figures.seconds(need['seconds'])} at least")
+    if need.get("samples"):
+        parts.append(f"{figures.number(need['samples'])} more samples")
+    if need.get("pairs"):
+        parts.append(f"{figures.number(need['pairs'])} more shadow pairs")
+    return ", ".join(parts)
+
+
+def _spend(state: JSON) -> str:
+    spent, budget = state.get("spend_usd"), state.get("budget_usd")
+    part = spent / budget if isinstance(spent, int | float) and budget else None
+    return f"{bar(part)} {figures.usd(spent)} of {figures.usd(budget)}"
+
+
+def overlays(value: Any) -> list[tuple[str, str]]:
+    """Return the overlays that are on, each with its reason ('' if it gives none)."""
+    if not isinstance(value, Mapping):
+        return []
+    return [(name, "" if why is True else str(why)) for name, why in value.items() if why]
+
+
+def _guards(findings: Sequence[JSON]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("guardrail", "towards a breach", "verdict", "estimate", "95 % interval", "margin"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("n", justify="right")
+    for finding in findings:
+        table.add_row(*_guard(dict(finding)))
+    return table
+
+
+def _guard(finding: dict[str, Any]) -> tuple[str, ...]:
+    verdict, part = str(finding.get("verdict") or "unknown"), figures.progress(finding)
+    style = VERDICT_STYLE.get(verdict, "magenta")
+    return (
+        escape(figures.guard_name(finding)),
+        f"[{style}]{bar(part, 10)}[/] {figures.share(part):>6}",
+        f"[{style}]{verdict}[/]",
+        figures.guard_figure(finding, "estimate"),
+        figures.guard_interval(finding),
+        figures.guard_figure(finding, "margin"),
+        figures.number(finding.get("n")),
+    )
+
+
+def _events(timeline: Sequence[JSON]) -> Table:
+    return entries(timeline[-EVENTS:], title="last events")
+
+
+def entries(rows: Iterable[JSON], title: str = "") -> Table:
+    """Draw audit entries: when, who, what, the phase and share after it, why."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", title_justify="left")
+    for name in (title or "when (UTC)", "who", "what", "gen"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(word) for word in _entry(row)))
+    return table
+
+
+def _entry(row: JSON) -> tuple[str, ...]:
+    at, what = row.get("unix_ms"), row.get("what") or row.get("verb") or ""
+    when = figures.moment(None if at is None else float(at), "%m-%d %H:%M:%S")
+    return (when, str(row.get("who") or ""), str(what), str(row.get("generation") or ""), str(row.get("why") or ""))
+
+
+def explain(state: JSON) -> RenderableType:
+    """Say in words, for each guardrail, what was found and why; then what happens next."""
+    parts: list[RenderableType] = [_headline(state)]
+    parts += [_finding(dict(finding)) for finding in state.get("guardrails") or ()]
+    if len(parts) == 1:
+        parts.append(Text("No guardrail has looked at any traffic yet."))
+    parts.append(Text.assemble(("next: ", "bold"), next_words(state)))
+    return Group(*parts)
+
+
+def _finding(finding: dict[str, Any]) -> RenderableType:
+    verdict, margin = str(finding.get("verdict") or "unknown"), figures.guard_figure(finding, "margin")
+    head = Text.assemble((f"{figures.guard_name(finding)}: ", "bold"), (verdict, VERDICT_STYLE.get(verdict, "magenta")))
+    numbers = (
+        f"  {figures.guard_figure(finding, 'estimate')} (95 % {figures.guard_interval(finding)}), margin {margin}, "
+        f"n {figures.number(finding.get('n'))}, evidence {figures.number(finding.get('evidence'))} of "
+        f"{figures.number(finding.get('threshold'))} ({figures.share(figures.progress(finding))}); "
+        f"a breach means {finding.get('on_breach') or 'rollback'}"
+    )
+    why = Text(f"  why: {finding.get('reason') or 'no reason recorded'}")
+    return Group(Text(""), head, Text(numbers, "dim"), why)
+
+
+NEXT = {
+    "draft": "preflight begins",
+    "preflight": "shadow begins once the gates have passing reports for this candidate",
+    "shadow": "the canary's first step begins once enough shadow pairs are compared and no guardrail fails",
+    "canary": "the next step begins once its time and its evidence are there and no guardrail fails",
+    "bake": "promotion is final once the bake ends without a failing guardrail; the old baseline stays warm until then",
+    "promoted": "nothing: the candidate is the baseline now; `linnet rollback` gives the old one its place back",
+    "rolled_back": "nothing: the digest is quarantined; `linnet retry --reason TEXT` tries it again",
+    "aborted": "nothing: no judgement was made; `linnet start SPEC` or `linnet retry` begins again",
+    "superseded": "nothing: another release took its place",
+}
+
+
+def next_words(state: JSON) -> str:
+    """Say what happens next, and what holds it back."""
+    if state.get("next"):
+        return str(state["next"])
+    words = NEXT.get(str(state.get("phase")), "nothing: no release is under way; `linnet start SPEC` begins one")
+    togo = to_go(state)
+    held = "; ".join(f"{name}{f' ({why})' if why else ''}" for name, why in overlays(state.get("overlays")))
+    return f"{words}{f'; to go: {togo}' if togo else ''}{f'; now {held}' if held else ''}"
+
+
+def milestone(state: JSON) -> object:
+    """Return what makes a status worth a new line: where the release stands, what holds it, what was proved."""
+    verdicts = tuple((figures.guard_name(dict(one)), one.get("verdict")) for one in state.get("guardrails") or ())
+    held = tuple(name for name, _ in overlays(state.get("overlays")))
+    return (state.get("release"), state.get("attempt"), state.get("phase"), state.get("generation"), held, verdicts)
+
+
+def line(state: JSON) -> str:
+    """Say the status in one plain line, for pipes and logs."""
+    desired, actual = (_candidate(state.get(kind)) for kind in ("desired", "actual"))
+    found = ", ".join(f"{figures.guard_name(dict(one))} {one.get('verdict')}" for one in state.get("guardrails") or ())
+    held = ", ".join(f"{name}: {why}" if why else name for name, why in overlays(state.get("overlays")))
+    words = (
+        f"{state.get('model')} {state.get('release') or '-'} {state.get('phase') or '-'}",
+        f"generation {state.get('generation')}",
+        f"candidate {figures.share(desired)} desired {figures.share(actual)} actual",
+        found,
+        held,
+        str(state.get("reason") or ""),
+    )
+    return " | ".join(" ".join(word.split()) for word in words if word)
+
+
+def evaluation(report: JSON) -> RenderableType:
+    """Draw the offline evaluation: both arms by slice, the verdict and its reasons."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in figures.EVALUATION_HEAD:
+        table.add_column(name)
+    for name, result in (report.get("slices") or {}).items():
+        table.add_row(*figures.evaluation_row(name, result))
+    verdict = str(report.get("verdict"))
+    style = {"pass": "green", "fail": "bold red"}.get(verdict, "magenta")
+    reasons = [Text(f"  {reason}") for reason in report.get("reasons") or ()]
+    return Group(table, Text.assemble("verdict: ", (verdict, style)), *reasons)

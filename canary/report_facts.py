@@ -1,0 +1,190 @@
+"""From the store's raw material to the report's facts. Pure, and suspicious: what is not there is None, and is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from canary.core.tally import parse
+from canary.history import place, real
+from canary.report import (
+    JSON,
+    Budget,
+    Comparison,
+    Count,
+    Moment,
+    Rollback,
+    Threshold,
+    recommend,
+    thresholds,
+)
+
+
+def build(material: JSON, made_ms: float, card: JSON | None = None) -> Comparison:
+    """Build the facts from the material and the decision card (default: the card of the spec in the material)."""
+    state = _mapping(material.get("release"))
+    decision = card if card is not None else _card(state)
+    digest = str(_mapping(state.get("candidate")).get("digest") or "")
+    load, evaluation = (_report(material, kind, digest) for kind in ("load", "eval"))
+    guards = tuple(material.get("findings") or ())
+    moments = _moments(material.get("audit") or (), state)
+    demands = thresholds(decision, load, evaluation)
+    advice, reasons = recommend(str(state.get("phase") or ""), str(state.get("reason") or ""), demands, guards)
+    budget = _budget(material, state, decision)
+    counts = _counts(material.get("tallies"))
+    return Comparison(
+        model=str(material.get("model") or state.get("model") or ""),
+        release=str(state.get("release") or "no release"),
+        attempt=state.get("attempt"),
+        generation=state.get("generation"),
+        phase=str(state.get("phase") or "none"),
+        made_ms=made_ms,
+        advice=advice,
+        reasons=reasons,
+        thresholds=demands,
+        guards=guards,
+        load=load,
+        evaluation=evaluation,
+        timeline=moments,
+        rollback=_rollback(state, moments),
+        budget=budget,
+        counts=counts,
+        digests=_digests(state),
+        card=decision,
+        sources=_sources(state, digest, load, evaluation),
+        missing=_missing(
+            demands=demands, load=load, evaluation=evaluation, guards=guards, budget=budget, counts=counts
+        ),
+    )
+
+
+def _mapping(value: Any) -> JSON:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _card(state: JSON) -> JSON:
+    try:
+        return _mapping(_mapping(yaml.safe_load(str(state.get("spec") or ""))).get("decision"))
+    except yaml.YAMLError:
+        return {}
+
+
+def _report(material: JSON, kind: str, digest: str) -> JSON | None:
+    """Return the gate's report for this candidate's digest; one of another digest proves nothing here."""
+    found = _mapping(_mapping(material.get("reports")).get(kind))
+    by_digest = _mapping(found.get(digest))
+    report = by_digest or found
+    return report if report.get("digest") == digest and report.get("kind") == kind else None
+
+
+def _moments(audit: Sequence[JSON], state: JSON) -> tuple[Moment, ...]:
+    """Return the audit's entries of this attempt, oldest first."""
+    return tuple(_moment(entry) for entry in audit if _mine(entry, state) and real(entry.get("unix_ms")) is not None)
+
+
+def _mine(entry: JSON, state: JSON) -> bool:
+    """Tell whether an entry is of this attempt; an entry that does not say belongs to it."""
+    same = (str(entry.get(key) or state.get(key)) == str(state.get(key)) for key in ("release", "attempt"))
+    return all(same)
+
+
+def _moment(entry: JSON) -> Moment:
+    after, generation = place(entry.get("after")), real(entry.get("generation"))
+    return Moment(
+        unix_ms=real(entry.get("unix_ms")) or 0.0,
+        who=str(entry.get("who") or "unknown"),
+        what=str(entry.get("what") or ""),
+        why=str(entry.get("why") or ""),
+        phase=after.phase,
+        percent=after.percent,
+        generation=None if generation is None else int(generation),
+    )
+
+
+def _rollback(state: JSON, moments: Sequence[Moment]) -> Rollback | None:
+    if state.get("phase") != "rolled_back":
+        return None
+    breach, decided = real(state.get("breach_ms")) or None, real(state.get("decided_ms")) or None
+    decision = next((one for one in moments if one.phase == "rolled_back"), None)
+    known = next((one for one in moments if decision and _acknowledges(one, decision)), None)
+    return Rollback(
+        reason=str(state.get("reason") or ""),
+        who=decision.who if decision else "not recorded",
+        breach_ms=breach,
+        decision_ms=None if breach is None or decided is None else decided - breach,
+        acknowledged_ms=None if breach is None or known is None else known.unix_ms - breach,
+    )
+
+
+def _acknowledges(one: Moment, decision: Moment) -> bool:
+    return "acknowledged" in one.what and one.unix_ms >= decision.unix_ms and one.generation == decision.generation
+
+
+def _budget(material: JSON, state: JSON, card: JSON) -> Budget:
+    """Read the ledger; the controller's figure of spend includes what was spent before."""
+    money, named = _mapping(_mapping(state.get("plan")).get("money")), _mapping(card.get("budget"))
+    before = real(money.get("spent_before", named.get("spent_before_usd")))
+    total = real(material.get("spend_usd"))
+    return Budget(
+        before=before,
+        spent=None if total is None else max(0.0, total - (before or 0.0)),
+        budget=real(money.get("budget", named.get("usd"))),
+        stop_loss=real(money.get("stop_loss", named.get("stop_loss_usd"))),
+    )
+
+
+def _counts(fields: Any) -> tuple[Count, ...]:
+    """Sum the slices of each stage and arm."""
+    sums: dict[tuple[int, str], Count] = {}
+    for (stage, arm, _slice), tally in sorted(parse(_mapping(fields)).items()):
+        old = sums.get((stage, arm), Count(stage, arm, 0, 0, 0, 0))
+        sums[stage, arm] = Count(
+            stage,
+            arm,
+            old.assigned + tally.count("assigned"),
+            old.done + tally.count("done"),
+            old.failed + tally.count("error", "timeout"),
+            old.tokens + tally.count("prompt_tokens", "completion_tokens"),
+        )
+    return tuple(sums.values())
+
+
+def _digests(state: JSON) -> Mapping[str, str]:
+    return {arm: str(_mapping(state.get(arm)).get("digest") or "") for arm in ("baseline", "candidate")}
+
+
+def _sources(state: JSON, digest: str, load: JSON | None, evaluation: JSON | None) -> tuple[tuple[str, str], ...]:
+    """Say for each figure under which key of the store it stands."""
+    model, attempt = state.get("model"), f"{state.get('release')}:{state.get('attempt')}"
+    gates = (("load gate", "load", load), ("offline evaluation", "eval", evaluation))
+    return (
+        ("release, phase, spend plan", f"linnet:{model}:release at generation {state.get('generation')}"),
+        ("candidate's digest", digest or "not recorded"),
+        ("baseline's digest", _digests(state)["baseline"] or "not recorded"),
+        ("guard metrics", f"linnet:{model}:findings, over the sums in linnet:{model}:tally:{attempt}"),
+        ("requests counted", f"linnet:{model}:tally:{attempt}"),
+        ("timeline, rollback", "linnet:audit (times are the deciding process's clock)"),
+        *((name, f"linnet:{model}:report:{kind}:{digest}") for name, kind, found in gates if found is not None),
+    )
+
+
+def _missing(
+    *,
+    demands: Iterable[Threshold],
+    load: JSON | None,
+    evaluation: JSON | None,
+    guards: Sequence[JSON],
+    budget: Budget,
+    counts: Sequence[Count],
+) -> tuple[str, ...]:
+    gaps = (
+        ("the load gate of this candidate (linnet loadtest SPEC)", load is None),
+        ("the offline evaluation of this candidate (linnet eval SPEC)", evaluation is None),
+        ("guard metrics under traffic", not guards),
+        ("the spend of this release", budget.spent is None),
+        ("requests counted by the gateways", not counts),
+        *((f"threshold {one.name}", one.met is None) for one in demands),
+    )
+    return tuple(name for name, missing in gaps if missing)

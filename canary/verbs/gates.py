@@ -1,0 +1,116 @@
+"""The verbs around the decision card: lint the spec, evaluate the arms offline, write the comparison report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from canary import options, render
+from canary.client import Client, connect, only_model
+from canary.core.arms import Endpoint
+from canary.errors import Refused, Usage
+from canary.options import DEFAULT_URL
+from canary.verbs.change import read_spec
+
+SpecFile = Annotated[Path, typer.Argument(help="The release spec (YAML).")]
+VERDICT_CODES = {"pass": 0, "fail": 1, "invalid": 3}
+
+
+def lint(spec: SpecFile, *, as_json: options.Json = False) -> None:
+    """Check a release spec without running anything; each finding names line and mend."""
+    text, where = read_spec(spec)
+    if as_json:
+        options.print_json({"spec": where, "valid": True, "lines": len(text.splitlines())})
+    else:
+        typer.echo(f"{spec}: valid")
+
+
+def evaluate(
+    spec: SpecFile,
+    *,
+    model: options.Model = None,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Score both arms on the card's evaluation files and report against its thresholds.
+
+    Passes when the domain's gain reaches min_gain and its 95 % interval lies above 0, and the general loss is proved
+    to be at most max_general_loss.
+    """
+    client = connect(url, store)
+    found = _evaluate(spec, client, model)
+    client.put_report(found["model"], "eval", found["digest"], found)
+    if as_json:
+        options.print_json(found)
+    else:
+        render.console().print(render.evaluation(found))
+    raise typer.Exit(VERDICT_CODES[found["verdict"]])
+
+
+def _evaluate(path: Path, client: Client, model: str | None) -> dict[str, Any]:
+    from canary import evaluate as evaluation  # noqa: PLC0415 - numpy and httpx only where they are used
+    from canary.examine import examine  # noqa: PLC0415
+    from canary.spec import load  # noqa: PLC0415
+
+    read_spec(path)
+    spec = load(path)
+    name = model or spec.model
+    baseline, candidate = arms(client.material(name), name)
+    demand = evaluation.demands(spec)
+    passages = {part: evaluation.read_passages(file, demand.passages) for part, file in demand.files.items()}
+    scores = asyncio.run(examine(baseline, candidate, passages))
+    return evaluation.report(name, candidate.digest, round(time.time() * 1000), scores, demand.thresholds)
+
+
+def arms(material: dict[str, Any], model: str) -> tuple[Endpoint, Endpoint]:
+    """Return where both arms are served now. Raises Refused when no release is under way."""
+    split = material.get("split") or {}
+    if not split.get("candidate"):
+        raise Refused(
+            f"{model}: no candidate is being served; start its release first: linnet start SPEC --reason TEXT"
+        )
+    return Endpoint.from_json(split["baseline"]), Endpoint.from_json(split["candidate"])
+
+
+def report(
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write report.md and report.html into this folder.")
+    ] = None,
+    model: options.Model = None,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write the comparison report: recommendation and reasons first, every figure traced."""
+    from canary import report_pages  # noqa: PLC0415 - only this verb sets pages
+    from canary.report_facts import build  # noqa: PLC0415
+
+    client = connect(url, store)
+    facts = build(client.material(only_model(client, model)), time.time() * 1000)
+    pages = {"report.md": report_pages.markdown(facts), "report.html": report_pages.html(facts)}
+    written = [] if out is None else write(out, pages)
+    if as_json:
+        options.print_json({**facts.to_json(), "files": written})
+    elif out is None:
+        typer.echo(pages["report.md"], nl=False)
+    else:
+        typer.echo(f"{facts.release}: {facts.advice}")
+        for file in written:
+            typer.echo(file)
+
+
+def write(folder: Path, pages: dict[str, str]) -> list[str]:
+    """Write the pages; return their paths. Raises Usage if the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in pages.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Usage(f"--out {folder}: {error.strerror or error}; name a folder that can be written") from error
+    return [str(folder / name) for name in pages]

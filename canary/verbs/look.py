@@ -1,0 +1,189 @@
+"""The verbs that only look: status, watch, explain, history, audit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from canary import history as past
+from canary import options, render
+from canary.client import Client, connect, only_model
+from canary.errors import Refused, TimedOut, Unreachable, Usage
+from canary.options import DEFAULT_URL
+
+ORDER = ("draft", "preflight", "shadow", "canary", "bake", "promoted")
+PHASES = (*ORDER, "rolled_back", "aborted", "superseded")
+FAILED_ENDS = {"rolled_back", "aborted", "superseded"}
+POLL_S = 0.5
+
+Count = Annotated[int, typer.Option("--count", "-n", min=1, help="How many of the latest entries.")]
+
+
+def status(
+    *,
+    wait: Annotated[
+        str | None, typer.Option("--wait", metavar="PHASE", help="Wait until the release is there.")
+    ] = None,
+    timeout: Annotated[str, typer.Option("--timeout", help="How long to wait: 20s, 5m, 2h.")] = "1h",
+    model: options.Model = None,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show a release at a glance; with --wait, wait for a phase and say by the exit code what came."""
+    client = connect(url, store)
+    if wait is None:
+        _show(client.status(only_model(client, model)), render.status, as_json=as_json)
+        return
+    if wait not in PHASES:
+        raise Usage(f"--wait {wait}: not a phase; write one of {', '.join(PHASES)}")
+    state = wait_for(client, model, wait, options.duration(timeout, "--timeout"))
+    _show(state, render.status, as_json=as_json)
+    if not reached(str(state.get("phase")), wait):
+        raise Refused(
+            f"{state.get('model')}: {state.get('phase')}, not {wait}: {state.get('reason') or 'no reason given'}"
+        )
+
+
+def reached(phase: str, wanted: str) -> bool:
+    """Tell whether `phase` is the wanted one, or lies beyond it on the way to promotion."""
+    if phase in ORDER and wanted in ORDER:
+        return ORDER.index(phase) >= ORDER.index(wanted)
+    return phase == wanted
+
+
+def wait_for(
+    client: Client,
+    model: str | None,
+    wanted: str,
+    timeout: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Poll until the wanted phase or an end; raises TimedOut after `timeout` seconds.
+
+    A control plane that is away for a while (a restart) is waited for; if it stays away, Unreachable.
+    """
+    end = clock() + timeout
+    while True:
+        state, trouble = _try(client, model)
+        phase = str((state or {}).get("phase"))
+        if state is not None and (reached(phase, wanted) or phase in FAILED_ENDS or phase == "promoted"):
+            return state
+        if clock() >= end:
+            raise trouble or TimedOut(
+                f"{(state or {}).get('model')}: still {phase} after {timeout:g} s, not {wanted}; "
+                "see `linnet explain`, or wait longer with --timeout"
+            )
+        sleep(POLL_S)
+
+
+def _try(client: Client, model: str | None) -> tuple[dict[str, Any] | None, Unreachable | None]:
+    try:
+        return client.status(only_model(client, model)), None
+    except Unreachable as error:
+        return None, error
+
+
+def watch(
+    *,
+    interval: Annotated[str, typer.Option("--interval", help="How often to look: 500ms, 1s.")] = "1s",
+    model: options.Model = None,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Follow a release until it ends: live on a terminal, one plain line for each change when piped."""
+    client, screen = connect(url, store), render.console()
+    name, pause = only_model(client, model), options.duration(interval, "--interval")
+    if screen.is_terminal and not as_json:
+        state = _live(client, name, pause, screen)
+    else:
+        state = _lines(client, name, pause, as_json=as_json)
+    if state.get("phase") in FAILED_ENDS:
+        raise Refused(f"{name}: {state.get('phase')}: {state.get('reason') or 'no reason given'}")
+
+
+def _live(client: Client, name: str, pause: float, screen: Any) -> dict[str, Any]:
+    state = client.status(name)
+    with Live(render.status(state), console=screen, refresh_per_second=4) as live:
+        while state.get("phase") not in render.ENDS:
+            time.sleep(pause)
+            state = client.status(name)
+            live.update(render.status(state))
+    return state
+
+
+def _lines(client: Client, name: str, pause: float, *, as_json: bool) -> dict[str, Any]:
+    shown: object = None
+    while True:
+        state = client.status(name)
+        if (now := render.milestone(state)) != shown:
+            typer.echo(options.json_line(state) if as_json else render.line(state))
+            shown = now
+        if state.get("phase") in render.ENDS:
+            return state
+        time.sleep(pause)
+
+
+def explain(
+    *,
+    model: options.Model = None,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say what each guardrail found and why, and what happens next."""
+    client = connect(url, store)
+    state = client.status(only_model(client, model))
+    if as_json:
+        fields = ("model", "release", "phase", "overlays", "guardrails", "reason")
+        options.print_json({**{key: state.get(key) for key in fields}, "next": render.next_words(state)})
+        return
+    render.console().print(render.explain(state))
+
+
+def audit(
+    *,
+    count: Count = 50,
+    model: options.Model = None,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """List who changed what, and why; all models unless one is named."""
+    rows = connect(url, store).audit(model, count)
+    if as_json:
+        options.print_json(rows)
+        return
+    render.console().print(render.entries(rows) if rows else "The audit is empty.")
+
+
+def history(
+    *,
+    count: Count = 20,
+    model: options.Model = None,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the attempts of a model's releases and how each ended, from the audit."""
+    client = connect(url, store)
+    name = only_model(client, model)
+    attempts = past.attempts(client.audit(name, past.DEPTH))[-count:]
+    if as_json:
+        options.print_json([attempt.to_json() for attempt in attempts])
+        return
+    render.console().print(past.table(attempts) if attempts else "No attempt yet.")
+
+
+def _show(state: dict[str, Any], face: Callable[[dict[str, Any]], Any], *, as_json: bool) -> None:
+    if as_json:
+        options.print_json(state)
+    else:
+        render.console().print(face(state))
