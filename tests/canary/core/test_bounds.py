@@ -1,0 +1,175 @@
+import math
+from itertools import product
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.special import comb, gammaln
+
+from canary.core import bounds
+from canary.core.bounds import Events, Sums
+
+shares = st.floats(0.02, 0.98)
+
+
+def mean_e(events: int, share: float, process) -> float:
+    """E[e] by enumeration: of a number of events, each is the candidate's with probability `share`."""
+    return math.fsum(
+        comb(events, k, exact=True) * share**k * (1 - share) ** (events - k) * math.exp(process(k, events - k))
+        for k in range(events + 1)
+    )
+
+
+@pytest.mark.parametrize("test", [bounds.log_e_more, bounds.log_e_fewer])
+@given(events=st.integers(0, 40), share=shares)
+def test_the_event_tests_are_fair_at_equal_rates(test, events: int, share: float) -> None:
+    """Exactly enumerated, the mean of E is 1 where both arms have events at the same rate."""
+    got = mean_e(events, share, lambda c, b: test([Events(share, c, b, 100)]))
+    assert got == pytest.approx(1.0, rel=1e-9)
+
+
+@given(events=st.tuples(st.integers(0, 8), st.integers(0, 8)), share=st.tuples(shares, shares))
+def test_stages_with_other_shares_stay_fair_with_restarts(events: tuple[int, int], share: tuple[float, float]) -> None:
+    """Two stages, each with its own share, enumerated together: the mean of E with restarts is 1."""
+    total = 0.0
+    for first, second in product(range(events[0] + 1), range(events[1] + 1)):
+        stages = [Events(s, k, n - k, n) for s, k, n in zip(share, (first, second), events, strict=True)]
+        chance = math.prod(
+            comb(n, k, exact=True) * s**k * (1 - s) ** (n - k)
+            for s, k, n in zip(share, (first, second), events, strict=True)
+        )
+        total += chance * math.exp(bounds.with_restarts(bounds.log_e_more, stages, 3))
+    assert total == pytest.approx(1.0, rel=1e-9)
+
+
+@given(
+    n=st.integers(0, 12),
+    share=st.floats(0.05, 0.95),
+    base=st.floats(0, 0.9),
+    margin=st.floats(0.001, 0.5),
+    excess=st.floats(0, 0.5),
+)
+def test_the_margin_test_is_fair_at_and_beyond_its_margin(n, share, base, margin, excess) -> None:
+    """Over every outcome of n requests, the mean of E is 1 at the margin and at most 1 beyond."""
+    assume(base + margin + excess <= 1)
+    p_c, p_b = share * (base + margin + excess), (1 - share) * base
+    total = 0.0
+    for c, b in product(range(n + 1), range(n + 1)):
+        if c + b <= n:
+            ways = comb(n, c, exact=True) * comb(n - c, b, exact=True)
+            chance = ways * p_c**c * p_b**b * max(0.0, 1 - p_c - p_b) ** (n - c - b)
+            total += chance * math.exp(bounds.log_e_within([Events(share, c, b, n)], margin))
+    assert total <= 1 + 1e-9
+    if excess == 0:
+        assert total == pytest.approx(1.0, rel=1e-9)
+
+
+@given(n=st.integers(0, 30), low=st.integers(-1000, 999), data=st.data(), sign=st.sampled_from([-1, 1]))
+def test_the_paired_test_is_fair_at_its_boundary(n: int, low: int, data: st.DataObject, sign: int) -> None:
+    """For differences of two values whose mean is the boundary, enumerated, the mean of E is 1."""
+    high = data.draw(st.integers(low + 1, 1000))
+    p = data.draw(st.floats(0, 1))
+    boundary = (p * high + (1 - p) * low) / 1000
+    got = mean_e(n, p, lambda k, rest: bounds.log_e_pairs({high: k, low: rest}, boundary, sign=sign))
+    assert got == pytest.approx(1.0, rel=1e-8)
+
+
+@pytest.mark.parametrize(("nu", "t"), [(49, 0.75), (200, 3.0), (5000, 80.0)])
+def test_the_mixture_for_means_is_fair_for_students_z(nu: float, t: float) -> None:
+    """Integrated against Student's density, the mean of E is 1."""
+    norm = gammaln((nu + 1) / 2) - gammaln(nu / 2) - math.log(nu * math.pi) / 2
+
+    def weighted(z: float) -> float:
+        return math.exp(bounds.log_e_student(z, nu=nu, t=t) + norm - (nu + 1) / 2 * math.log1p(z * z / nu))
+
+    assert quad(weighted, -200, 200, limit=2000, points=[-10, 0, 10])[0] == pytest.approx(1.0, abs=2e-3)
+
+
+def test_far_tails_neither_overflow_nor_vanish() -> None:
+    """Millions of events and a z of 1e8 give finite logs that still grow with the evidence."""
+    more = [bounds.log_e_more([Events(0.05, n, 10, 10**8)]) for n in (10**5, 10**6, 10**7)]
+    far = [bounds.log_e_student(z, nu=1e4, t=15) for z in (-1e8, -40.0, 0.0, 40.0, 1e8)]
+    assert all(map(math.isfinite, [*more, *far]))
+    assert more == sorted(more)
+    assert far == sorted(far)
+
+
+def test_no_evidence_is_no_bet() -> None:
+    """Empty sums leave E at 1, in every test."""
+    empty = [Events(0.3, 0, 0, 0)]
+    sums = Sums(0, 0, 0, 0, 0, 0)
+    got = [
+        bounds.log_e_more(empty),
+        bounds.log_e_fewer([]),
+        bounds.log_e_within(empty, 0.1),
+        bounds.log_e_pairs({}, sign=1),
+        bounds.log_e_ratio([(sums, sums)], sign=1),
+    ]
+    assert got == pytest.approx([0.0] * 5, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "got",
+    [
+        bounds.log_e_more([Events(0.5, -1, 2, 10)]),
+        bounds.log_e_more([Events(1.0, 1, 2, 10)]),
+        bounds.log_e_more([Events(math.nan, 1, 2, 10)]),
+        bounds.log_e_fewer([Events(0.5, 6, 6, 10)]),
+        bounds.log_e_within([Events(0.5, 1, 1, 10)], 0.0),
+        bounds.log_e_within([Events(0.5, 1, 1, 10)], math.nan),
+        bounds.log_e_within([Events(0.5, 1, 10, 10)], 0.1),
+        bounds.log_e_pairs({1001: 1}, sign=1),
+        bounds.log_e_pairs({-1001: 1}, sign=1),
+        bounds.log_e_pairs({0: -1}, sign=1),
+        bounds.log_e_pairs({0: 1}, math.nan, sign=1),
+        bounds.log_e_ratio([], 0.0, sign=1),
+        bounds.log_e_ratio([], math.nan, sign=1),
+    ],
+)
+def test_what_no_traffic_leaves_proves_nothing(got: float) -> None:
+    """Impossible counts, shares and margins give NaN, which is neither over nor under any threshold."""
+    assert math.isnan(got)
+
+
+def even(n: int, x: float, y: float = 1.0, spread: float = 0.1) -> Sums:
+    """n requests, half at x (1 + spread), half at x (1 - spread)."""
+    return Sums(n, n * x, n * y, n * x * x * (1 + spread**2), n * y * y, n * x * y)
+
+
+def test_a_ratio_is_pooled_stage_against_itself() -> None:
+    """A price that rose for both arms while the share grew is no effect."""
+    stages = [(even(100, 1.0), even(900, 1.0)), (even(900, 2.0), even(100, 2.0))]
+    pooled = bounds.log_ratio(stages)
+    assert pooled is not None
+    assert pooled.estimate == pytest.approx(0.0, abs=1e-12)
+    assert bounds.log_e_ratio(stages, sign=1) < 0
+
+
+def test_a_dearer_candidate_is_proved_dearer_and_not_cheaper() -> None:
+    """Evidence grows on the side of the truth only."""
+    stages = [(even(200, 1.3), even(200, 1.0))]
+    assert bounds.log_e_ratio(stages, sign=1) > 10
+    assert bounds.log_e_ratio(stages, 1.1, sign=-1) < -10
+    assert bounds.log_e_ratio(stages, 1.6, sign=-1) > 10
+
+
+def test_fewer_than_fifty_requests_an_arm_are_no_mean() -> None:
+    """A normal approximation of few requests is none; a stage with an unusable arm is left out."""
+    assert bounds.log_ratio([(even(49, 1.0), even(500, 1.0))]) is None
+    assert bounds.log_ratio([(even(100, math.nan), even(100, 1.0))]) is None
+    assert bounds.log_ratio([(even(100, -1.0), even(100, 1.0))]) is None
+
+
+def test_equal_prices_leave_a_spread_of_one_percent() -> None:
+    """Where every request costs the same a token, the spread is taken as 1 %, never as nothing."""
+    pooled = bounds.log_ratio([(even(100, 1.0, spread=0), even(100, 1.0, spread=0))])
+    assert pooled is not None
+    assert pooled.error == pytest.approx(0.01 * math.sqrt(2 / 100))
+
+
+def test_a_restart_finds_harm_that_begins_late() -> None:
+    """After a long quiet stage in the candidate's favour, restarts prove late harm that the whole process misses."""
+    stages = [Events(0.5, 20, 60, 10**4), Events(0.5, 40, 8, 10**4)]
+    assert bounds.log_e_more(stages) < 5 < bounds.with_restarts(bounds.log_e_more, stages, 2)
+    assert bounds.log_e_more(stages) == bounds.with_restarts(bounds.log_e_more, stages, 1)

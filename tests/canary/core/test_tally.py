@@ -1,0 +1,193 @@
+import math
+import sys
+import time
+import timeit
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canary.core import tally
+from canary.core.arms import Arm
+from canary.core.outcome import Outcome, Result
+from canary.core.tally import TOP, Ledger, Tally, TallyError, bucket, merged, parse
+
+ANSWER = Outcome(
+    Arm.CANDIDATE,
+    Result.OK,
+    slice="legal",
+    stage=2,
+    status=200,
+    e2e=1.2,
+    ttft=0.2,
+    tpot=0.05,
+    prompt_tokens=30,
+    completion_tokens=21,
+    finish_reason="stop",
+    cost_usd=3e-5,
+)
+
+
+def recorded(*outcomes: Outcome) -> Tally:
+    ledger = Ledger()
+    for outcome in outcomes:
+        ledger.record(outcome)
+    return merged(parse(as_text(ledger.drain())).values())
+
+
+def as_text(fields: dict[str, int | float]) -> dict[str, str]:
+    return {name: str(amount) for name, amount in fields.items()}
+
+
+def test_a_good_answer_leaves_counts_histograms_and_sums() -> None:
+    """One answer is one in every count it belongs to, with its cost and tokens."""
+    got = recorded(ANSWER)
+    assert (1, 1, 0, 0) == (got.count("done"), got.count("ok"), got.count("error"), got.count("empty"))
+    assert {bucket(0.2): 1} == got.histogram("ttft")
+    assert {bucket(0.05): 1} == got.histogram("tpot")
+    assert {bucket(1.2): 1} == got.histogram("e2e")
+    assert (30, 21, 1) == (got.count("prompt_tokens"), got.count("completion_tokens"), got.count("priced"))
+    assert got.total("sum.cost") == pytest.approx(3e-5, rel=1e-6)
+    assert got.total("sum.tokens") == 51
+    assert got.total("sum.cost_tokens") == pytest.approx(51 * 3e-5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("result", "done"),
+    [
+        (Result.OK, 1),
+        (Result.ERROR, 1),
+        (Result.TIMEOUT, 1),
+        (Result.CLIENT_ERROR, 0),
+        (Result.CANCELLED, 0),
+    ],
+)
+def test_only_what_blames_the_arm_or_succeeds_is_done(result: Result, done: int) -> None:
+    """Client errors and cancellations are counted, and are no evidence."""
+    got = recorded(replace(ANSWER, result=result))
+    assert (done, 1) == (got.count("done"), got.count(result.value))
+
+
+def test_what_chance_did_not_assign_leaves_no_trace() -> None:
+    """A forced tester's outcome changes no sum."""
+    assert recorded(replace(ANSWER, evidence=False)) == Tally()
+
+
+def test_an_empty_and_a_cut_off_answer_are_counted() -> None:
+    """Answers without a token and answers cut at their limit are drift that needs no label."""
+    got = recorded(replace(ANSWER, completion_tokens=0), replace(ANSWER, finish_reason="length"))
+    assert (1, 1) == (got.count("empty"), got.count("truncated"))
+
+
+def test_a_timeout_is_longer_than_anything_seen() -> None:
+    """A request whose first token never came lies in the top bucket; one that hung later has a top TPOT."""
+    waiting = recorded(replace(ANSWER, result=Result.TIMEOUT, ttft=None, tpot=None))
+    hanging = recorded(replace(ANSWER, result=Result.TIMEOUT))
+    assert ({TOP: 1}, {}) == (waiting.histogram("ttft"), waiting.histogram("tpot"))
+    assert ({bucket(0.2): 1}, {TOP: 1}) == (hanging.histogram("ttft"), hanging.histogram("tpot"))
+    assert {TOP: 1} == hanging.histogram("e2e")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.001])
+def test_a_measurement_that_is_no_number_is_counted_as_such(bad: float) -> None:
+    """NaN, infinity and negative durations or costs never reach a histogram or a sum."""
+    got = recorded(replace(ANSWER, ttft=bad, cost_usd=bad))
+    assert (2, 0, {}) == (got.count("unusable"), got.count("priced"), got.histogram("ttft"))
+
+
+def test_an_answer_without_price_or_first_token_is_still_an_answer() -> None:
+    """A whole answer has no TTFT, and before the load test nothing has a price."""
+    got = recorded(replace(ANSWER, ttft=None, tpot=None, cost_usd=None))
+    assert (1, 0, 0) == (got.count("ok"), got.count("priced"), got.count("unusable"))
+
+
+@pytest.mark.parametrize(("d", "name"), [(0.1234, "pair.123"), (-1.0, "pair.-1000"), (0.0, "pair.0")])
+def test_a_pair_is_kept_to_a_thousandth(d: float, name: str) -> None:
+    """Differences of scores are an integer histogram on the candidate."""
+    ledger = Ledger()
+    ledger.pair(0, "", d)
+    assert {f"0|candidate||{name}": 1} == ledger.drain()
+
+
+@pytest.mark.parametrize("d", [math.nan, 1.5, -math.inf])
+def test_a_pair_out_of_range_has_failed(d: float) -> None:
+    """A score that cannot be is a failed pair, never a small difference."""
+    ledger = Ledger()
+    ledger.pair(0, "", d)
+    assert {"0|candidate||pairs_failed": 1} == ledger.drain()
+
+
+def test_drain_empties_the_page() -> None:
+    """What was flushed is not flushed again."""
+    ledger = Ledger()
+    ledger.assigned(1, Arm.BASELINE, "a")
+    ledger.count(1, Arm.BASELINE, "a", "assigned", by=2)
+    assert {"1|baseline|a|assigned": 3} == ledger.drain()
+    assert {} == ledger.drain()
+
+
+def test_a_slice_may_hold_any_character() -> None:
+    """A bar in a slice's name does not shift the fields."""
+    ledger = Ledger()
+    ledger.assigned(1, "candidate", "a|b")
+    assert [(1, "candidate", "a|b")] == list(parse(as_text(ledger.drain())))
+
+
+@pytest.mark.parametrize(
+    "field", [{"nonsense": "1"}, {"x|a|b|done": "1"}, {"1|a|b|done": "1.5"}, {"1|a||sum.cost": "?"}]
+)
+def test_a_field_nobody_writes_is_one_line(field: dict[str, str]) -> None:
+    """A broken sum is said, not guessed."""
+    with pytest.raises(TallyError, match="delete the field") as caught:
+        parse(field)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sum_that_is_not_finite_stays_visible() -> None:
+    """NaN in the store reaches the guardrail, which then knows nothing."""
+    (got,) = parse({"1|candidate||sum.cost": "nan"}).values()
+    assert math.isnan(got.total("sum.cost"))
+
+
+@given(st.floats(1e-6, 1e6))
+def test_a_bucket_holds_its_duration(duration: float) -> None:
+    """A bucket's upper end is at most 2 % above what it holds, but at the ends of the scale."""
+    b = bucket(duration)
+    assert 0 <= b < TOP
+    if 0 < b < TOP - 1:
+        assert tally.seconds(b - 1) * (1 - 1e-9) <= duration <= tally.seconds(b) * (1 + 1e-9)
+
+
+outcomes = st.builds(
+    Outcome,
+    arm=st.sampled_from(list(Arm)),
+    result=st.sampled_from(list(Result)),
+    slice=st.sampled_from(["", "a"]),
+    stage=st.integers(0, 2),
+    e2e=st.floats(0, 100),
+    ttft=st.none() | st.floats(0, 10),
+    tpot=st.none() | st.floats(0, 1),
+    prompt_tokens=st.integers(0, 5000),
+    completion_tokens=st.integers(0, 5000),
+    cost_usd=st.none() | st.floats(0, 0.05),
+)
+
+
+@given(st.lists(outcomes, max_size=12), st.data())
+def test_any_order_and_any_split_into_flushes_give_the_same_bits(given_: list[Outcome], data: st.DataObject) -> None:
+    """Workers, flushes and merges may come in any order: dollars included, to the last bit."""
+    shuffled = data.draw(st.permutations(given_))
+    cut = data.draw(st.integers(0, len(given_)))
+    apart = recorded(*shuffled[:cut]) + recorded(*shuffled[cut:])
+    whole = recorded(*given_)
+    assert dict(whole.counts) == dict(apart.counts)
+    assert dict(whole.sums) == dict(apart.sums)
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer is what would be timed")
+def test_a_record_takes_under_ten_microseconds() -> None:
+    """The gateway can afford evidence on every request (processor time, the best of five)."""
+    ledger = Ledger()
+    taken = timeit.repeat(lambda: ledger.record(ANSWER), timer=time.process_time, number=1000, repeat=5)
+    assert min(taken) / 1000 < 10e-6
