@@ -110,7 +110,7 @@ def _named(findings: Iterable[Finding], verdicts: tuple[Verdict, ...]) -> Obstac
         return None
     worst = min(wanted, key=lambda finding: verdicts.index(finding.verdict))
     name = f"{worst.guardrail}{f' ({worst.slice})' if worst.slice else ''}"
-    return Obstacle(f"{worst.verdict} {name}", f"{name} is {worst.verdict}: {worst.reason}")
+    return Obstacle(f"{worst.verdict} {name}", f"{worst.verdict}: {worst.reason}")
 
 
 CHECKS: Mapping[Phase, tuple[Check, ...]] = {

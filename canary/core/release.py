@@ -324,7 +324,7 @@ def _failing(findings: Iterable[Finding], on_breach: OnBreach) -> tuple[Finding,
 
 
 def _reasons(findings: Iterable[Finding]) -> str:
-    return "; ".join(f"{one.guardrail}{f' ({one.slice})' if one.slice else ''}: {one.reason}" for one in findings)
+    return "; ".join(one.reason for one in findings)
 
 
 # Effects: what the difference between before and after asks for.

@@ -85,7 +85,7 @@ def test_the_load_tests_prices_enter_the_split() -> None:
         ((Phase.SHADOW, 0), enough(), 5, "5 s to go"),
         ((Phase.CANARY, 1), enough(samples=4), 100, "4 of 5 samples"),
         ((Phase.CANARY, 1), enough(), 9, "1 s to go"),
-        ((Phase.CANARY, 1), enough(Verdict.UNKNOWN), 100, "error_rate is unknown: error_rate says"),
+        ((Phase.CANARY, 1), enough(Verdict.UNKNOWN), 100, "unknown: error_rate says"),
         ((Phase.CANARY, 50), enough(Verdict.INCONCLUSIVE), 100, "inconclusive"),
         ((Phase.CANARY, 50), enough(), 100, "manual gate"),
         ((Phase.CANARY, 1), enough(unready=("engine base is dead",)), 100, "base is dead"),
@@ -112,7 +112,7 @@ def test_a_shadow_is_not_held_by_guards_that_need_live_traffic() -> None:
     release = at(Phase.SHADOW)
     assert look(release, release.entered + 100, enough(Verdict.UNKNOWN)).phase is Phase.CANARY
     unknown = enough(findings=(finding(Verdict.UNKNOWN, "shadow_quality"),))
-    assert look(release, release.entered + 100, unknown).held.startswith("shadow_quality is unknown")
+    assert look(release, release.entered + 100, unknown).held.startswith("unknown: shadow_quality")
 
 
 def test_a_hold_keeps_its_first_reason_and_publishes_nothing() -> None:
@@ -297,6 +297,15 @@ class Laws(RuleBasedStateMachine):
         """A look that finds all it needs."""
         self.now += later
         self.tell(events.Look(cause(self.now), enough()))
+
+    @rule(looks=st.integers(1, 8))
+    def all_goes_well(self, looks) -> None:
+        """Looks that find all they need, and a person at the manual gate."""
+        for _ in range(looks):
+            self.now += 11
+            self.tell(events.Look(cause(self.now), enough()))
+            if self.release.phase is Phase.CANARY and self.release.percent == 50:
+                self.tell(events.Promote(cause(self.now), enough()))
 
     @rule(attempt=st.integers(1, 2))
     def worker_trips(self, attempt) -> None:
