@@ -36,9 +36,10 @@ class Gateway:
     Routing looks at the path of the connection alone, never at a URL that is built from the Host header.
     """
 
-    def __init__(self, generating: Mapping[str, Endpoint], rest: FastAPI, readiness: Readiness) -> None:
+    def __init__(self, desk: Desk, generating: Mapping[str, Endpoint], rest: FastAPI, readiness: Readiness) -> None:
         self._generating = generating
         self._rest = rest
+        self.desk = desk
         self.readiness = readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +95,7 @@ def create_app(settings: Settings, worker: str, registry: CollectorRegistry | No
     rest.add_exception_handler(ApiError, _refuse)
     rest.add_exception_handler(HTTPException, _refuse_unknown)
     generate = Generate(desk, splits)
-    return Gateway(dict.fromkeys(GENERATING, generate), rest, readiness)
+    return Gateway(desk, dict.fromkeys(GENERATING, generate), rest, readiness)
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -63,9 +63,7 @@ async def test_completions_are_served_too(alone: House):
     assert events(streamed.content)[-1] == "[DONE]"
 
 
-async def test_a_failing_candidate_is_answered_by_the_baseline_and_still_counted(
-    house: House, cand: Sim, store: Store
-):
+async def test_a_failing_candidate_is_answered_by_the_baseline_and_still_counted(house: House, cand: Sim, store: Store):
     """The client sees a good answer; the failure is the candidate's, the answer no evidence for the baseline."""
     session = await ask_until(house, "candidate")
     done = await until_tally(store, "candidate", "ok", 1)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.naming import PublicName
+from gateway.relay import StreamedAnswer
+from serving.wire import DONE
+
+SAME = PublicName("m", "m")
+
+
+def chunk(**more) -> bytes:
+    """One frame as an engine writes it."""
+    value = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", **more}
+    return b"data: " + json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def content(text: str) -> bytes:
+    """A frame with text."""
+    return chunk(choices=[{"index": 0, "delta": {"content": text}, "finish_reason": None}])
+
+
+FINISH = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+USAGE = chunk(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2})
+frames = st.lists(
+    st.one_of(
+        st.text(max_size=30).map(content),
+        st.just(b": ping\n\n"),
+        st.just(b"event: x\r\ndata: {}\r\n\r\n"),
+        st.binary(max_size=20).map(lambda raw: b"data: " + raw.replace(b"\n", b"").replace(b"\r", b"") + b"\n\n"),
+    ),
+    max_size=8,
+)
+
+
+def cut(raw: bytes, places: list[int]) -> list[bytes]:
+    """Cut bytes at any places."""
+    marks = [0, *sorted(place % (len(raw) + 1) for place in places), len(raw)]
+    return [raw[a:b] for a, b in zip(marks, marks[1:], strict=False)]
+
+
+@given(frames, st.lists(st.integers(min_value=0), max_size=12))
+def test_bytes_pass_unchanged_wherever_the_network_cuts(between: list[bytes], places: list[int]):
+    """What the client gets is what the engine sent, byte for byte."""
+    raw = b"".join([*between, FINISH, USAGE, DONE])
+    answer = StreamedAnswer(SAME, usage_asked=True)
+    got = b"".join(answer.take(piece, 0.0) for piece in cut(raw, places))
+    assert got + answer.end() == raw
+
+
+@given(frames, st.lists(st.integers(min_value=0), max_size=12))
+def test_only_the_usage_chunk_is_taken_out(between: list[bytes], places: list[int]):
+    """A client that did not ask for usage gets all but that one frame."""
+    raw = b"".join([*between, FINISH, USAGE, DONE])
+    answer = StreamedAnswer(SAME, usage_asked=False)
+    got = b"".join(answer.take(piece, 0.0) for piece in cut(raw, places))
+    assert got + answer.end() == b"".join([*between, FINISH, DONE])
+    assert answer.reader.usage is not None
+
+
+@given(st.text(max_size=60), st.lists(st.integers(min_value=0), max_size=6))
+def test_the_public_name_changes_nothing_but_the_name(text: str, places: list[int]):
+    """Text that looks like the name is text."""
+    raw = content(text + '"model":"m" {"model":"m"}') + FINISH + USAGE + DONE
+    answer = StreamedAnswer(PublicName("m", 'pub"lic'), usage_asked=True)
+    got = b"".join(answer.take(piece, 0.0) for piece in cut(raw, places)) + answer.end()
+    assert got == raw.replace(b'"created":1,"model":"m"', b'"created":1,"model":"pub\\"lic"')
+
+
+def test_a_name_in_an_unusual_place_is_replaced_through_a_parser():
+    """Spaces, another order, an unexpected name: still the public name."""
+    name = PublicName("m", "p")
+    assert json.loads(name.body(b'{"choices":[{"model":"m"}], "model" : "other"}')) == {
+        "choices": [{"model": "m"}],
+        "model": "p",
+    }
+    assert name.frame(b'data: {"choices": [], "model": "m"}\r\n\r\n') == b'data: {"choices":[],"model":"p"}\n\n'
+    assert name.body(b'no json with "model"') == b'no json with "model"'
+
+
+def test_a_stream_that_stops_is_ended_for_the_client():
+    """A half frame is closed before the error, so that a client reads both."""
+    answer = StreamedAnswer(SAME, usage_asked=True)
+    answer.take(content("a") + b'data: {"id', 1.0)
+    last = answer.end()
+    assert last.startswith(b'data: {"id\n\n')
+    assert last.endswith(DONE)
+    assert not answer.reader.complete
+
+
+def test_the_first_content_is_timed_not_the_role():
+    """The role chunk is no token."""
+    answer = StreamedAnswer(SAME, usage_asked=True)
+    answer.take(
+        chunk(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]), 1.0
+    )
+    answer.take(content("a"), 2.0)
+    answer.take(content("b"), 3.0)
+    assert answer.first_content_at == 2.0
