@@ -1,0 +1,24 @@
+"""From the records of a run to its price (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from loadtest.records import Record
+from serving.cost import CostError, Price, Sample, fit
+
+
+def price(records: Iterable[Record], usd_per_hour: float, seconds: float) -> Price | None:
+    """Fit the price of the good answers of a run (see serving.cost.fit); None where nothing can be fitted.
+
+    Lateness of the client is not the engine's work, so the time charged starts when the request was sent.
+    """
+    samples = [
+        Sample(record.prompt_tokens, record.tokens, max(record.e2e_ms - record.lag_ms, 0.0) / 1000)
+        for record in records
+        if record.ok and record.e2e_ms is not None
+    ]
+    try:
+        return fit(samples, usd_per_hour, seconds)
+    except CostError:
+        return None
