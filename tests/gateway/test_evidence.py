@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from canary.core.arms import Arm, Split
+from canary.core.outcome import Outcome, Result
+from canary.store import Store, StoreError
+from gateway.evidence import Evidence
+from gateway.metrics import Metrics
+from gateway.split import SplitFiles, Splits
+from tests.gateway.conftest import acknowledged
+from tests.gateway.rig import MODEL, House, Sim, publish, until
+from tests.gateway.test_split import BASE, CAND
+
+LIVE = Split("m", 5, BASE, CAND, release="r", attempt=1, stage=2, percent=50)
+OK = Outcome(Arm.BASELINE, Result.OK, stage=2, e2e=1.0)
+BAD = Outcome(Arm.CANDIDATE, Result.ERROR, stage=2)
+
+
+def worker(store: Store, folder: Path) -> tuple[Evidence, Splits]:
+    known = Splits([], SplitFiles(folder), "w", 60)
+    known.offer(LIVE, 0, polled=True)
+    return Evidence(store, known, "w", Metrics(CollectorRegistry())), known
+
+
+async def test_a_delta_whose_answer_was_lost_is_not_counted_twice(store: Store, tmp_path: Path):
+    """The same numbered delta is sent again as it was; what came since waits for the next number."""
+    evidence, _ = worker(store, tmp_path)
+    evidence.record(LIVE, OK)
+    flush = store.flush
+
+    async def lossy(*args) -> bool:
+        await flush(*args)
+        raise StoreError("the answer was lost")
+
+    store.flush = lossy  # the line breaks after the script has run
+    with pytest.raises(StoreError):
+        await evidence.write()
+    evidence.record(LIVE, OK)
+    store.flush = flush
+    await evidence.write()
+    assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "1"
+    await evidence.write()
+    assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "2"
+
+
+async def test_sums_survive_a_store_that_is_away(valkey, tmp_path: Path):
+    """Nothing is lost while it is dead, nothing doubled when it is back."""
+    store = Store.connect(valkey.url)
+    evidence, _ = worker(store, tmp_path)
+    valkey.kill()
+    for _ in range(3):
+        evidence.record(LIVE, OK)
+        with pytest.raises(StoreError):
+            await evidence.write()
+    valkey.start()
+    await evidence.write()
+    await evidence.write()
+    assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "3"
+    await store.close()
+
+
+async def test_the_wire_trips_without_the_store_and_reports_when_it_can(valkey, tmp_path: Path):
+    """Six failures running, a healthy baseline: this worker leaves the candidate at once."""
+    store = Store.connect(valkey.url)
+    evidence, known = worker(store, tmp_path)
+    valkey.kill()
+    for _ in range(6):
+        evidence.record(LIVE, BAD)
+        evidence.watch(LIVE, OK)
+    assert known.route("m").split.candidate is None
+    assert "6 of the candidate's last 6" in known.route("m").reduced
+    with pytest.raises(StoreError):
+        await evidence.write()
+    valkey.start()
+    await evidence.write()
+    _, trips = await store.trips("0")
+    assert [(trip.model, trip.release, trip.attempt, trip.stage) for trip in trips] == [("m", "r", 1, 2)]
+    await store.close()
+
+
+async def test_an_outage_of_both_arms_does_not_trip(store: Store, tmp_path: Path):
+    """Then leaving the candidate would help nobody."""
+    evidence, known = worker(store, tmp_path)
+    for _ in range(20):
+        evidence.record(LIVE, BAD)
+        evidence.watch(LIVE, replace(OK, result=Result.ERROR))
+    assert known.route("m").reduced == ""
+
+
+async def test_a_dead_candidate_trips_within_a_few_requests(house: House, cand: Sim, store: Store, split: Split):
+    """No client sees it: each request is answered, and soon none goes to the candidate first."""
+    await publish(store, replace(split, generation=2, percent=100))
+    await until(lambda: acknowledged(store, 2), "acknowledgement")
+    cand.kill()
+    for number in range(6):
+        answer = await house.ask(headers={"x-linnet-session": str(number)})
+        assert (answer.status_code, answer.headers["x-linnet-arm"]) == (200, "baseline")
+    ready = (await house.http.get("/readyz")).json()
+    assert "tripwire" in ready["baseline_only"][MODEL]
+    _, trips = await store.trips("0")
+    assert trips or (await store.trips("0"))[1]
+    await publish(store, replace(split, generation=3, percent=100))
+    await until(lambda: acknowledged(store, 3), "acknowledgement")
+    assert (await house.http.get("/readyz")).json()["baseline_only"] == {}

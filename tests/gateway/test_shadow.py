@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from canary.core.arms import Split
+from canary.core.tally import Tally, parse
+from canary.store import Store
+from tests.gateway.conftest import acknowledged
+from tests.gateway.rig import MODEL, House, Sim, publish, until
+
+
+@pytest.fixture
+def split(split: Split) -> Split:
+    """A release in its shadow phase."""
+    return replace(split, percent=0, shadow_percent=100, shadow_concurrency=2, phase="shadow")
+
+
+async def sums(store: Store, arm: str = "candidate") -> Tally:
+    """The sums of one arm."""
+    return parse(await store.tallies(MODEL, "r1", 1)).get((3, arm, ""), Tally())
+
+
+async def pairs(store: Store, least: int) -> dict[int, int]:
+    """Wait for pairs; their differences in thousandths."""
+
+    async def there() -> dict[int, int]:
+        found = (await sums(store)).histogram("pair")
+        return found if sum(found.values()) >= least else {}
+
+    return await until(there, "pairs")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_pairs_tell_how_much_better_the_candidate_predicts(
+    house: House, base: Sim, cand: Sim, store: Store, stream: bool
+):
+    """Both arms are forced to read the same prompt; the difference is the candidate's gain."""
+    base.behave(accuracy=0.1)
+    cand.behave(accuracy=0.9)
+    for number in range(5):
+        await house.ask(f"number {number} of a longer question about some words to read", stream=stream)
+        found = await pairs(store, number + 1)
+    assert sum(d * n for d, n in found.items()) / 5 > 300
+    agreed = [name for name in (await sums(store)).counts if name.startswith("agree.")]
+    floor = [name for name in (await sums(store, "baseline")).counts if name.startswith("floor.")]
+    assert agreed
+    assert floor == ["floor.100"]
+
+
+async def test_completions_are_mirrored_too(house: House, store: Store):
+    """Their prompt is read as it is."""
+    await house.http.post("/v1/completions", json={"model": MODEL, "prompt": "one two three", "max_tokens": 4})
+    await pairs(store, 1)
+
+
+async def test_a_candidate_that_fails_in_the_shadow_is_the_worst_pair(house: House, cand: Sim, store: Store):
+    """No answer scores -1, and no client sees it."""
+    cand.behave(error_rate=1.0)
+    answer = await house.ask()
+    assert answer.headers["x-linnet-arm"] == "baseline"
+    assert await pairs(store, 1) == {-1000: 1}
+
+
+async def test_what_does_not_fit_is_dropped_and_counted(house: House, cand: Sim, store: Store):
+    """Attempted = mirrored + dropped; no answer waits for the shadow."""
+    cand.behave(ttft_ms=700)
+    answers = await asyncio.gather(*(house.ask(f"q{number}") for number in range(6)))
+    assert max(answer.elapsed.total_seconds() for answer in answers) < 0.6
+    await pairs(store, 2)
+    metrics = house.app.desk.metrics
+    attempted = metrics.attempted.labels(MODEL)._value.get()
+    dropped = metrics.dropped.labels(MODEL, "full")._value.get()
+    scored = metrics.pairs.labels(MODEL, "scored")._value.get()
+    assert (attempted, dropped, scored) == (6, 4, 2)
+
+
+async def test_nothing_is_mirrored_that_chance_did_not_send_to_the_baseline(house: House, store: Store, split: Split):
+    """Forced testers and the candidate's own answers make no pair."""
+    await house.ask(headers={"x-linnet-arm": "baseline"})
+    await publish(store, replace(split, generation=2, percent=100))
+    await until(lambda: acknowledged(store, 2), "acknowledgement")
+    await house.ask()
+    assert house.app.desk.metrics.attempted.labels(MODEL)._value.get() == 0
