@@ -218,7 +218,8 @@ def explain(lines: Sequence[str]) -> str:
         (r"No space left|os error 28", "the disk is full; free some room or set LINNET_CACHE"),
         (
             r"torch[^a-z].*(no version|unsatisfiable|not found)|no version of torch",
-            "torch 2.13.0+cpu was found nowhere; set PIP_FIND_LINKS (or PIP_EXTRA_INDEX_URL) to a place with PyTorch's CPU wheels",
+            "torch 2.13.0+cpu was found nowhere; set PIP_FIND_LINKS (or PIP_EXTRA_INDEX_URL) "
+            "to a place that has PyTorch's CPU wheels",
         ),
         (
             r"(?i)hash mismatch",
