@@ -10,7 +10,7 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from canary.errors import LinnetError
+from canary.errors import LinnetError, Refused, SpecError
 
 ROOMS = ("canary", "gateway", "serving", "loadtest", "deploy")
 GROUP = "linnet.verbs"
@@ -52,7 +52,10 @@ def verbs() -> dict[str, str]:
 
 def command(name: str, where: str) -> Any:
     """Load one verb: a Typer application as it is, a function as a command of its own."""
-    found = pkgutil.resolve_name(where)
+    try:
+        found = pkgutil.resolve_name(where)
+    except (ImportError, AttributeError) as error:
+        found = _unavailable(name, error)
     if isinstance(found, typer.Typer):
         app = found
     else:
@@ -62,6 +65,16 @@ def command(name: str, where: str) -> Any:
     loaded = typer.main.get_command(app)
     loaded.name = name
     return loaded
+
+
+def _unavailable(name: str, error: Exception) -> Callable[[], None]:
+    """Make the verb of a room that does not load: the others, and the help, must not suffer for it."""
+
+    def run() -> None:
+        raise Refused(f"{name}: its room does not load ({error}); repair the installation: make setup") from error
+
+    run.__doc__ = "(not available in this installation)"
+    return run
 
 
 class Verbs(TyperGroup):
@@ -113,6 +126,8 @@ def run(args: Sequence[str] | None = None) -> int:
         return _usage(error)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
+    except SpecError as error:
+        return _faults(error)
     except Exception as error:  # noqa: BLE001 - the one place where an error becomes a line
         return _fail(*_line(error))
     return result if isinstance(result, int) else 0
@@ -124,7 +139,9 @@ def _usage(error: typer.TyperException) -> int:
         return 2
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "linnet"
-    return _fail(f"{path}: {error.format_message().rstrip('.')}; see `{path} --help`", 2)
+    verb = path.removeprefix("linnet").strip()
+    where = f"{verb}: " if verb else ""
+    return _fail(f"{where}{error.format_message().rstrip('.')}; see `{path} --help`", 2)
 
 
 def _line(error: Exception) -> tuple[str, int]:
@@ -135,6 +152,12 @@ def _line(error: Exception) -> tuple[str, int]:
         traceback.print_exception(error)
     kind = f"{type(error).__name__}: {error}".strip(": ")
     return f"a fault in linnet ({kind}); set LINNET_DEBUG=1 for the details and report it", 1
+
+
+def _faults(error: SpecError) -> int:
+    for line in error.lines:
+        typer.echo(line, err=True)
+    return error.exit_code
 
 
 def _fail(message: str, code: int) -> int:

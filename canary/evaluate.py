@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from canary.card import EvalGate
 from canary.errors import Usage
+from canary.spec import Spec
 
 RESAMPLES = 2_000
 SEED = 20_261_122
@@ -60,8 +62,33 @@ class SliceResult:
 class Thresholds:
     """What the decision card demands, as differences of accuracy (0.03 = 3 points); None demands nothing."""
 
-    min_gain: float | None = None
+    min_gain: Mapping[str, float]  # by slice
     max_general_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What is to be evaluated: each slice's file, how many passages of it, and the thresholds."""
+
+    files: Mapping[str, Path]
+    passages: int
+    thresholds: Thresholds
+
+
+def demand(spec: Spec) -> Demand:
+    """Read the demand off a spec. Raises Usage on a success metric that no evaluation file can answer."""
+    files = {name: spec.resolve(file) for name, file in spec.decision.evaluation.items()}
+    gains = {_slice_of(metric, files, spec.where): rule.min_gain for metric, rule in spec.decision.success.items()}
+    gate = spec.gates.eval or EvalGate()
+    return Demand(files, gate.passages, Thresholds(gains, gate.max_general_loss))
+
+
+def _slice_of(metric: str, files: Mapping[str, Path], where: str) -> str:
+    name = metric.removesuffix("_accuracy")
+    if name == metric or name not in files:
+        known = ", ".join(f"{one}_accuracy" for one in files)
+        raise Usage(f"{where}: decision.success.{metric}: nothing here measures it; write one of {known}")
+    return name
 
 
 def read_passages(path: Path, count: int, seed: int = SEED) -> list[str]:
@@ -141,26 +168,30 @@ def judge(slices: Mapping[str, SliceResult], thresholds: Thresholds, *, comparab
         return "invalid", ["the engines tokenize differently, so next-token accuracies do not compare"]
     if few := [name for name, result in slices.items() if result.passages < MIN_PASSAGES]:
         return "invalid", [f"{', '.join(few)}: fewer than {MIN_PASSAGES} passages; give more evidence"]
-    checks = [*_gain(slices["domain"], thresholds.min_gain)]
-    if "general" in slices:
-        checks += _loss(slices["general"], thresholds.max_general_loss)
+    checks = [_gain(name, slices.get(name), gain) for name, gain in thresholds.min_gain.items()]
+    if thresholds.max_general_loss is not None:
+        checks.append(_loss(slices.get("general"), thresholds.max_general_loss))
     return ("pass" if all(met for met, _ in checks) else "fail"), [sentence for _, sentence in checks]
 
 
-def _gain(result: SliceResult, min_gain: float | None) -> list[tuple[bool, str]]:
-    if min_gain is None:
-        return []
+def _gain(name: str, result: SliceResult | None, min_gain: float) -> tuple[bool, str]:
+    if result is None:
+        return _absent(name)
     met = result.difference >= min_gain and result.low > 0
     word = "reaches" if met else ("is not proved above 0 for" if result.difference >= min_gain else "misses")
-    return [(met, f"domain: {_numbers(result)} {word} the gain of {min_gain:+.4f}")]
+    return met, f"{name}: {_numbers(result)} {word} the gain of {min_gain:+.4f}"
 
 
-def _loss(result: SliceResult, max_loss: float | None) -> list[tuple[bool, str]]:
-    if max_loss is None:
-        return []
+def _loss(result: SliceResult | None, max_loss: float) -> tuple[bool, str]:
+    if result is None:
+        return _absent("general")
     met = result.low >= -max_loss
     word = "is proved within" if met else "may exceed"
-    return [(met, f"general: {_numbers(result)} {word} the loss of {max_loss:.4f} allowed")]
+    return met, f"general: {_numbers(result)} {word} the loss of {max_loss:.4f} allowed"
+
+
+def _absent(name: str) -> tuple[bool, str]:
+    return False, f"{name}: not evaluated; add decision.evaluation.{name}"
 
 
 def _numbers(result: SliceResult) -> str:
@@ -187,7 +218,7 @@ def report(
         "created_ms": created_ms,
         "passages": sum(result.passages for result in slices.values()),
         "slices": {name: asdict(result) for name, result in slices.items()},
-        "thresholds": asdict(thresholds),
+        "thresholds": {"min_gain": dict(thresholds.min_gain), "max_general_loss": thresholds.max_general_loss},
         "method": {"metric": "next-token accuracy, teacher-forced", "resamples": RESAMPLES, "seed": SEED},
         "verdict": verdict,
         "reasons": reasons,

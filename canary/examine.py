@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,6 +17,7 @@ from serving.wire import teacher_forced
 CONCURRENCY = 4  # passages in flight per engine
 TIMEOUT_S = 120.0
 
+T = TypeVar("T")
 Scores = dict[str, tuple[list[PassageScore], list[PassageScore]]]
 
 
@@ -26,7 +27,7 @@ async def examine(baseline: Endpoint, candidate: Endpoint, passages: Mapping[str
     Raises Unreachable if a replica does not answer, Refused if it answers with an error.
     """
     async with httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False) as http:
-        both = await asyncio.gather(*(_arm(http, endpoint, passages) for endpoint in (baseline, candidate)))
+        both = await _together(_arm(http, endpoint, passages) for endpoint in (baseline, candidate))
     return {name: (both[0][name], both[1][name]) for name in passages}
 
 
@@ -42,7 +43,17 @@ async def _arm(
         async with slots:
             return await _passage(http, next(replicas), endpoint.served_model, text)
 
-    return {name: list(await asyncio.gather(*map(one, texts))) for name, texts in passages.items()}
+    return {name: await _together(map(one, texts)) for name, texts in passages.items()}
+
+
+async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all; the first error cancels the rest and is raised alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def _passage(http: httpx.AsyncClient, replica: str, model: str, text: str) -> PassageScore:

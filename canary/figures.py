@@ -76,7 +76,10 @@ def moment(unix_ms: float | None, pattern: str = "%Y-%m-%d %H:%M:%S UTC") -> str
 
 GUARD_UNITS: dict[str, Callable[[float | None], str]] = {
     "error_rate": points,
+    "empty": points,
+    "truncated": points,
     "ttft_p95": ratio,
+    "ttft_p99": ratio,
     "tpot_p95": ratio,
     "cost_per_token": ratio,
     "cost_per_request": ratio,
@@ -84,26 +87,26 @@ GUARD_UNITS: dict[str, Callable[[float | None], str]] = {
 }
 
 
-def guard_name(finding: dict[str, Any]) -> str:
+def guard_name(finding: Mapping[str, Any]) -> str:
     """Name a finding's guardrail, with its slice if it has one."""
     name, part = finding.get("name") or finding.get("guardrail") or "?", finding.get("slice")
     return f"{name} [{part}]" if part else str(name)
 
 
-def guard_figure(finding: dict[str, Any], key: str) -> str:
+def guard_figure(finding: Mapping[str, Any], key: str) -> str:
     """Write `estimate`, `low`, `high` or `margin` of a finding in its guardrail's unit."""
     unit = GUARD_UNITS.get(str(finding.get("name") or finding.get("guardrail")), number)
     return unit(finding.get(key))
 
 
-def guard_interval(finding: dict[str, Any]) -> str:
+def guard_interval(finding: Mapping[str, Any]) -> str:
     """Write a finding's interval, a dash if it has none."""
     if finding.get("low") is None and finding.get("high") is None:
         return MISSING
     return f"{guard_figure(finding, 'low')} to {guard_figure(finding, 'high')}"
 
 
-def progress(finding: dict[str, Any]) -> float | None:
+def progress(finding: Mapping[str, Any]) -> float | None:
     """How far a finding's evidence has come towards its threshold, 0..1; None without both."""
     evidence, threshold = finding.get("evidence"), finding.get("threshold")
     if evidence is None or not threshold:

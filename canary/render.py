@@ -134,11 +134,11 @@ def _guards(findings: Sequence[JSON]) -> Table:
         table.add_column(name, no_wrap=True)
     table.add_column("n", justify="right")
     for finding in findings:
-        table.add_row(*_guard(dict(finding)))
+        table.add_row(*_guard(finding))
     return table
 
 
-def _guard(finding: dict[str, Any]) -> tuple[str, ...]:
+def _guard(finding: JSON) -> tuple[str, ...]:
     verdict, part = str(finding.get("verdict") or "unknown"), figures.progress(finding)
     style = VERDICT_STYLE.get(verdict, "magenta")
     return (
@@ -176,14 +176,14 @@ def _entry(row: JSON) -> tuple[str, ...]:
 def explain(state: JSON) -> RenderableType:
     """Say in words, for each guardrail, what was found and why; then what happens next."""
     parts: list[RenderableType] = [_headline(state)]
-    parts += [_finding(dict(finding)) for finding in state.get("guardrails") or ()]
+    parts += [_finding(finding) for finding in state.get("guardrails") or ()]
     if len(parts) == 1:
         parts.append(Text("No guardrail has looked at any traffic yet."))
     parts.append(Text.assemble(("next: ", "bold"), next_words(state)))
     return Group(*parts)
 
 
-def _finding(finding: dict[str, Any]) -> RenderableType:
+def _finding(finding: JSON) -> RenderableType:
     verdict, margin = str(finding.get("verdict") or "unknown"), figures.guard_figure(finding, "margin")
     head = Text.assemble((f"{figures.guard_name(finding)}: ", "bold"), (verdict, VERDICT_STYLE.get(verdict, "magenta")))
     numbers = (
@@ -221,7 +221,7 @@ def next_words(state: JSON) -> str:
 
 def milestone(state: JSON) -> object:
     """Return what makes a status worth a new line: where the release stands, what holds it, what was proved."""
-    verdicts = tuple((figures.guard_name(dict(one)), one.get("verdict")) for one in state.get("guardrails") or ())
+    verdicts = tuple((figures.guard_name(one), one.get("verdict")) for one in state.get("guardrails") or ())
     held = tuple(name for name, _ in overlays(state.get("overlays")))
     return (state.get("release"), state.get("attempt"), state.get("phase"), state.get("generation"), held, verdicts)
 
@@ -229,7 +229,7 @@ def milestone(state: JSON) -> object:
 def line(state: JSON) -> str:
     """Say the status in one plain line, for pipes and logs."""
     desired, actual = (_candidate(state.get(kind)) for kind in ("desired", "actual"))
-    found = ", ".join(f"{figures.guard_name(dict(one))} {one.get('verdict')}" for one in state.get("guardrails") or ())
+    found = ", ".join(f"{figures.guard_name(one)} {one.get('verdict')}" for one in state.get("guardrails") or ())
     held = ", ".join(f"{name}: {why}" if why else name for name, why in overlays(state.get("overlays")))
     words = (
         f"{state.get('model')} {state.get('release') or '-'} {state.get('phase') or '-'}",

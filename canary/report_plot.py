@@ -5,7 +5,7 @@ Pure; no script and no external resource. Every text that came from outside is e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -105,11 +105,11 @@ def _scaled(guard: Mapping[str, Any]) -> _Row | None:
         return None
 
     def scale(value: float | None) -> float:
-        return (float(estimate if value is None else value) - null) / (margin - null)
+        return (float(estimate if value is None else value) - null) / (float(margin) - null)
 
     low, high = sorted((scale(guard.get("low")), scale(guard.get("high"))))
-    text = f"{figures.guard_figure(dict(guard), 'estimate')}, {figures.guard_interval(dict(guard))}"
-    return _Row(figures.guard_name(dict(guard)), str(guard.get("verdict", "")), scale(estimate), low, high, text)
+    text = f"{figures.guard_figure(guard, 'estimate')}, {figures.guard_interval(guard)}"
+    return _Row(figures.guard_name(guard), str(guard.get("verdict", "")), scale(estimate), low, high, text)
 
 
 def _column(x: float, top: float, bottom: float, kind: str, text: str) -> str:
@@ -117,7 +117,7 @@ def _column(x: float, top: float, bottom: float, kind: str, text: str) -> str:
     return f'{line}<text class="tick" x="{x:.1f}" y="{top - 8}" text-anchor="middle">{text}</text>'
 
 
-def _whisker(x: Any, row: _Row, left: float, y: float) -> str:
+def _whisker(x: Callable[[float], float], row: _Row, left: float, y: float) -> str:
     kind = {"pass": "good", "fail": "bad"}.get(row.verdict, "open")
     name = f'<text class="name" x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(row.name)}</text>'
     line = f'<line class="whisker {kind}" x1="{x(row.low):.1f}" x2="{x(row.high):.1f}" y1="{y}" y2="{y}"/>'

@@ -88,16 +88,15 @@ GUARD_NOTE = (
 
 
 def _guard(guard: Mapping[str, Any]) -> tuple[str, ...]:
-    value = dict(guard)
     return (
-        figures.guard_name(value),
-        figures.guard_figure(value, "estimate"),
-        figures.guard_interval(value),
-        figures.guard_figure(value, "margin"),
-        figures.share(figures.progress(value)),
-        figures.number(value.get("n")),
-        str(value.get("verdict") or "unknown"),
-        str(value.get("reason") or ""),
+        figures.guard_name(guard),
+        figures.guard_figure(guard, "estimate"),
+        figures.guard_interval(guard),
+        figures.guard_figure(guard, "margin"),
+        figures.share(figures.progress(guard)),
+        figures.number(guard.get("n")),
+        str(guard.get("verdict") or "unknown"),
+        str(guard.get("reason") or ""),
     )
 
 

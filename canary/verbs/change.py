@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import typer
@@ -14,6 +14,9 @@ from canary import options, render
 from canary.client import Client, Order, connect, only_model
 from canary.errors import Usage
 from canary.options import DEFAULT_URL, IfGeneration, Json, Model, Reason, Store, Url
+
+if TYPE_CHECKING:
+    from canary.spec import Spec
 
 
 def _order(verb: str, reason: str | None, if_generation: int | None, args: Mapping[str, Any] | None = None) -> Order:
@@ -70,22 +73,17 @@ def start(
     as_json: Json = False,
 ) -> None:
     """Start the release that a spec describes."""
-    text, where = read_spec(spec)
+    found = read_spec(spec)
     order = _order("start", reason, if_generation, {"supersede": True} if supersede else {})
-    _tell(connect(url, store).start(text, where, order), as_json=as_json)
+    _tell(connect(url, store).start(found.text, found.where, order), as_json=as_json)
 
 
-def read_spec(path: Path) -> tuple[str, str]:
-    """Return a spec's text (checked first, so that errors name the line) and its absolute path. Raises Usage."""
+def read_spec(path: Path) -> Spec:
+    """Return a checked spec whose `where` is an absolute path. Raises SpecError."""
     from canary import spec  # noqa: PLC0415 - validation is slow to import, and only these verbs need it
 
-    try:
-        spec.load(path)
-        return path.expanduser().read_text(encoding="utf-8"), str(path.expanduser().resolve())
-    except spec.SpecError as error:
-        raise Usage(str(error)) from error
-    except OSError as error:
-        raise Usage(f"{path}: {error.strerror or error}; name a readable spec file") from error
+    spec.load(path)  # faults name the file as it was typed
+    return spec.load(path.expanduser().resolve())
 
 
 def set_weight(

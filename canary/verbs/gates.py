@@ -12,7 +12,7 @@ import typer
 from canary import options, render
 from canary.client import Client, connect, only_model
 from canary.core.arms import Endpoint
-from canary.errors import Refused, Usage
+from canary.errors import Refused, SpecError, Usage
 from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
 
@@ -21,12 +21,17 @@ VERDICT_CODES = {"pass": 0, "fail": 1, "invalid": 3}
 
 
 def lint(spec: SpecFile, *, as_json: options.Json = False) -> None:
-    """Check a release spec without running anything; each finding names line and mend."""
-    text, where = read_spec(spec)
+    """Check a release spec without running anything; each fault names file, line and mend."""
+    try:
+        found = read_spec(spec)
+    except SpecError as error:
+        if as_json:
+            options.print_json({"valid": False, "faults": list(error.lines)})
+        raise
     if as_json:
-        options.print_json({"spec": where, "valid": True, "lines": len(text.splitlines())})
+        options.print_json({"valid": True, "faults": [], "model": found.model, "release": found.release})
     else:
-        typer.echo(f"{spec}: valid")
+        typer.echo(f"{spec}: valid: release {found.release} of model {found.model}, {len(found.steps)} steps")
 
 
 def evaluate(
@@ -55,13 +60,11 @@ def evaluate(
 def _evaluate(path: Path, client: Client, model: str | None) -> dict[str, Any]:
     from canary import evaluate as evaluation  # noqa: PLC0415 - numpy and httpx only where they are used
     from canary.examine import examine  # noqa: PLC0415
-    from canary.spec import load  # noqa: PLC0415
 
-    read_spec(path)
-    spec = load(path)
+    spec = read_spec(path)
     name = model or spec.model
     baseline, candidate = arms(client.material(name), name)
-    demand = evaluation.demands(spec)
+    demand = evaluation.demand(spec)
     passages = {part: evaluation.read_passages(file, demand.passages) for part, file in demand.files.items()}
     scores = asyncio.run(examine(baseline, candidate, passages))
     return evaluation.report(name, candidate.digest, round(time.time() * 1000), scores, demand.thresholds)

@@ -102,7 +102,7 @@ EVALUATION = {
             "passages": 60,
         },
     },
-    "thresholds": {"min_gain": 0.03, "max_general_loss": 0.02},
+    "thresholds": {"min_gain": {"domain": 0.03}, "max_general_loss": 0.02},
     "verdict": "pass",
     "reasons": [],
 }

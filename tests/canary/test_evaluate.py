@@ -82,7 +82,7 @@ def test_swapping_the_arms_mirrors_the_interval(rows):
 )
 def test_the_verdict_needs_the_gain_proved_and_the_loss_ruled_out(domain, general, verdict):
     """Estimate >= min_gain and low > 0 in the domain; low >= -max_general_loss in general."""
-    found, reasons = judge({"domain": domain, "general": general}, Thresholds(0.03, 0.02), comparable=True)
+    found, reasons = judge({"domain": domain, "general": general}, Thresholds({"domain": 0.03}, 0.02), comparable=True)
     assert found == verdict
     assert reasons
 
@@ -90,7 +90,7 @@ def test_the_verdict_needs_the_gain_proved_and_the_loss_ruled_out(domain, genera
 def test_different_tokenizers_are_not_compared():
     """Next-token accuracies of different tokens say nothing about each other: invalid, not fail."""
     pair = (scores(0.3, tokens=40), scores(0.9, tokens=20))
-    found = report("m", "sha256:b", 1, {"domain": pair}, Thresholds(0.0, None))
+    found = report("m", "sha256:b", 1, {"domain": pair}, Thresholds({}, None))
     assert found["verdict"] == "invalid"
     assert "tokenize differently" in found["reasons"][0]
 
@@ -98,11 +98,11 @@ def test_different_tokenizers_are_not_compared():
 def test_the_report_is_plain_json_with_both_arms_by_slice():
     """What is kept in the store can be read back as it was."""
     pairs = {"domain": (scores(0.3), scores(0.4, seed=2)), "general": (scores(0.3), scores(0.3, seed=3))}
-    found = report("m", "sha256:b", 1, pairs, Thresholds(0.03, 0.05))
+    found = report("m", "sha256:b", 1, pairs, Thresholds({"domain": 0.03}, 0.05))
     assert json.loads(json.dumps(found)) == found
     assert found["verdict"] == "pass"
     assert found["slices"]["domain"]["candidate"].keys() == {"accuracy", "perplexity"}
-    assert found["thresholds"] == {"min_gain": 0.03, "max_general_loss": 0.05}
+    assert found["thresholds"] == {"min_gain": {"domain": 0.03}, "max_general_loss": 0.05}
 
 
 def test_the_same_passages_are_drawn_each_time(tmp_path):

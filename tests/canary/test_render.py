@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from canary import figures, render
+from tests.canary import materials
+
+STATE = {
+    "model": "mathdocs",
+    "release": "mathdocs-adapted",
+    "attempt": 1,
+    "phase": "canary",
+    "step": 1,
+    "steps": [{"percent": 10}, {"percent": 50}],
+    "generation": 5,
+    "desired": {"baseline": 0.5, "candidate": 0.5},
+    "actual": {"baseline": 0.52, "candidate": 0.48},
+    "workers": {"live": 2, "acknowledged": 1},
+    "overlays": {"paused": "", "held": "ttft_p95 is inconclusive: [not] proved", "frozen": ""},
+    "guardrails": [
+        {**finding.to_dict(), "name": finding.guardrail} for finding in (*materials.FINDINGS[:2], materials.BREACH)
+    ],
+    "spend_usd": 0.0688,
+    "budget_usd": 5.0,
+    "reason": "",
+    "to_go": {"seconds": 7.2, "samples": 22},
+    "timeline": list(materials.AUDIT[:5]),
+}
+
+
+def text(renderable, width: int = 120) -> str:
+    """What a pipe gets."""
+    console = Console(width=width, highlight=False, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+@pytest.mark.parametrize(("name", "face"), [("status", render.status), ("explain", render.explain)])
+def test_the_face_stays_as_it_is(snapshot_dir, name, face):
+    """The glance and the explanation, to the letter."""
+    assert text(face(STATE)) == (snapshot_dir / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("state", [{}, {"model": "m", "phase": None, "guardrails": None, "overlays": None}])
+@pytest.mark.parametrize("face", [render.status, render.explain, render.line])
+def test_a_status_with_nothing_in_it_is_still_drawn(face, state):
+    """A model without a release, or an older control plane, breaks nothing."""
+    assert text(face(state)).strip()
+
+
+def test_outside_text_is_never_read_as_markup():
+    """Brackets in reasons stay brackets."""
+    assert "[not] proved" in text(render.status(STATE))
+    assert "[red]x[/red]" in text(render.entries([{"who": "[red]x[/red]", "what": "[bold]y"}]))
+
+
+def test_a_line_is_one_line():
+    """Pipes and logs get no line break out of a reason."""
+    assert "\n" not in render.line({**STATE, "reason": "first\nsecond"})
+
+
+@pytest.mark.parametrize(
+    ("evidence", "threshold", "part"),
+    [(None, 6.0, None), (-2.0, 6.0, 0.0), (3.0, 6.0, 0.5), (9.0, 6.0, 1.0), (1.0, 0, None)],
+)
+def test_progress_is_the_evidence_over_its_threshold(evidence, threshold, part):
+    """From nothing (0) to proved (1), unknown where either is."""
+    assert figures.progress({"evidence": evidence, "threshold": threshold}) == part
+
+
+def test_a_milestone_changes_with_a_verdict_and_not_with_a_number():
+    """Watching in a pipe prints when something happened, not each second."""
+    moved = {**STATE, "guardrails": [{**STATE["guardrails"][0], "evidence": 1.0}, *STATE["guardrails"][1:]]}
+    failed = {**STATE, "guardrails": [{**STATE["guardrails"][0], "verdict": "fail"}, *STATE["guardrails"][1:]]}
+    assert render.milestone(moved) == render.milestone(STATE)
+    assert render.milestone(failed) != render.milestone(STATE)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, figures.MISSING), (0.0, "$0.00"), (0.0455, "$0.0455"), (4.5, "$4.50"), (12_345.0, "$12,345.00")],
+)
+def test_dollars(value, words):
+    """Small sums keep their digits."""
+    assert figures.usd(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(7.2, "7 s"), (75, "1 min 15 s"), (7_260, "2 h 1 min"), (None, figures.MISSING)]
+)
+def test_lengths_of_time(value, words):
+    """The two largest units."""
+    assert figures.seconds(value) == words
