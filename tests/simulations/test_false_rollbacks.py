@@ -42,6 +42,7 @@ def verdicts(policy: Policy, seed: int, share: float, *, looks: int, each: int, 
 
 
 def answer(chance: random.Random, *, candidate: bool, slow: float) -> Outcome:
+    """One seeded request; the candidate's tokens take `slow` times as long."""
     tokens = chance.randint(5, 60)
     return Outcome(
         Arm.CANDIDATE if candidate else Arm.BASELINE,

@@ -133,7 +133,7 @@ def test_what_no_traffic_leaves_proves_nothing(got: float) -> None:
 
 
 def even(n: int, x: float, y: float = 1.0, spread: float = 0.1) -> Sums:
-    """n requests, half at x (1 + spread), half at x (1 - spread)."""
+    """Return n requests, half at x (1 + spread), half at x (1 - spread)."""
     return Sums(n, n * x, n * y, n * x * x * (1 + spread**2), n * y * y, n * x * y)
 
 

@@ -26,14 +26,17 @@ FAMILY = Policy(
 
 
 def arm(done: int, **counts: int) -> Tally:
+    """An arm with `done` completed requests and other counts."""
     return Tally({"done": done, "ok": done, **counts})
 
 
 def stage(candidate: Tally, baseline: Tally, share: float = 0.5, number: int = 1) -> StageEvidence:
+    """One stage of both arms."""
     return StageEvidence(number, share, {("candidate", ""): candidate, ("baseline", ""): baseline})
 
 
 def once(policy: Policy, *stages: StageEvidence, analysis: Analysis | None = None) -> tuple[Analysis, Finding]:
+    """Look once; return the first finding."""
     after, findings = look(analysis or Analysis.initial(), policy, stages, now=0.0)
     return after, findings[0]
 
@@ -47,7 +50,7 @@ def test_without_data_nothing_is_known() -> None:
     """No stage, or an arm without an answer, is unknown and never a pass."""
     for stages in ((), (EMPTY,), (stage(arm(100), Tally()),)):
         _, finding = once(ERRORS, *stages)
-        assert (Verdict.UNKNOWN, None) == (finding.verdict, finding.evidence)
+        assert (finding.verdict, finding.evidence) == (Verdict.UNKNOWN, None)
     assert finding.reason == "error_rate: no completed request of the baseline yet"
 
 
@@ -58,7 +61,7 @@ def test_harm_fails_with_its_numbers() -> None:
     assert finding.reason == (
         "error_rate 24/160 (15.0%) against 1/164 (0.6%), +14.4 pp > +0.5 pp allowed; evidence e^11.0 over e^4.8"
     )
-    assert (160, 0.005) == (finding.n, finding.margin)
+    assert (finding.n, finding.margin) == (160, 0.005)
 
 
 def test_six_errors_need_no_smallest_sample_to_fail() -> None:
@@ -109,7 +112,7 @@ def test_a_pass_stays_until_a_failure() -> None:
     """A pass does not flap when the evidence weakens, yields to a proved breach, and to sums gone wrong."""
     passed, first = once(ERRORS, GOOD)
     weaker, finding = once(ERRORS, stage(arm(320, error=12), arm(320, error=9)), analysis=passed)
-    assert (Verdict.PASS, Verdict.PASS) == (first.verdict, finding.verdict)
+    assert (first.verdict, finding.verdict) == (Verdict.PASS, Verdict.PASS)
     assert "passed at n = 300" in finding.reason
     _, unknown = once(ERRORS, stage(arm(320, error=-1), arm(320)), analysis=weaker)
     assert unknown.verdict is Verdict.UNKNOWN
@@ -118,6 +121,7 @@ def test_a_pass_stays_until_a_failure() -> None:
 
 
 def two(error: int) -> Tally:
+    """As many errors as empty answers, of 150."""
     return arm(150, error=error, empty=error)
 
 
@@ -128,7 +132,7 @@ def test_the_family_fails_where_each_alone_falls_short() -> None:
         n for n in range(1, 60) if look_once(Policy(guards), stage(two(n), arm(150)))[0].verdict is Verdict.FAIL
     )
     findings = look_once(Policy(guards), stage(two(errors), arm(150)))
-    assert [Verdict.FAIL, Verdict.INCONCLUSIVE] == [finding.verdict for finding in findings]
+    assert [finding.verdict for finding in findings] == [Verdict.FAIL, Verdict.INCONCLUSIVE]
     assert "evidence of all guardrails e^" in findings[0].reason
     assert findings[0].threshold is not None
     assert findings[0].evidence is not None
@@ -136,6 +140,7 @@ def test_the_family_fails_where_each_alone_falls_short() -> None:
 
 
 def look_once(policy: Policy, *stages: StageEvidence) -> tuple[Finding, ...]:
+    """Look for the first time."""
     return look(Analysis.initial(), policy, stages, now=0.0)[1]
 
 
@@ -160,7 +165,7 @@ def test_all_traffic_is_the_sum_of_its_slices() -> None:
     tallies = {("candidate", "legal"): arm(100), ("candidate", ""): arm(50), ("baseline", "legal"): arm(70)}
     policy = Policy((Guard("error_rate", 0.05, slices=("", "legal")),), min_samples=10)
     whole, legal = look_once(policy, StageEvidence(1, 0.5, tallies))
-    assert (150, 100) == (whole.n, legal.n)
+    assert (whole.n, legal.n) == (150, 100)
     assert legal.reason.startswith("error_rate of slice legal 0/100")
 
 
@@ -199,7 +204,7 @@ def test_an_impossible_policy_is_refused(change) -> None:
 
 def test_no_guardrail_finds_nothing() -> None:
     """An empty policy has no finding."""
-    assert () == look_once(Policy(()), GOOD)
+    assert look_once(Policy(()), GOOD) == ()
 
 
 def test_an_analysis_written_down_is_the_same() -> None:
@@ -223,6 +228,7 @@ def traffic(seed: int, n: int, slow: float = 1.0) -> list[StageEvidence]:
 
 
 def answer(chance: random.Random, *, candidate: bool, stage_number: int, slow: float) -> Outcome:
+    """One seeded request."""
     tokens = chance.randint(5, 40)
     return Outcome(
         Arm.CANDIDATE if candidate else Arm.BASELINE,
@@ -238,6 +244,7 @@ def answer(chance: random.Random, *, candidate: bool, stage_number: int, slow: f
 
 
 def evidence(tallies: dict[tuple[int, str, str], Tally]) -> list[StageEvidence]:
+    """Both stages' tallies with their shares."""
     return [
         StageEvidence(
             number, share, {(arm_, slice_): tally for (s, arm_, slice_), tally in tallies.items() if s == number}
@@ -266,6 +273,7 @@ def test_order_repetition_and_restart_change_no_decision(seed: int, n: int, orde
 
 
 def shuffle(order: random.Random, things) -> list:
+    """The same things in another order."""
     return order.sample(list(things), len(list(things)))
 
 

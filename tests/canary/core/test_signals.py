@@ -8,10 +8,12 @@ from canary.core.tally import Tally
 
 
 def arm(done: int, **counts: int) -> Tally:
+    """An arm with `done` completed requests and other counts."""
     return Tally({"done": done, "ok": done, **counts})
 
 
 def priced(n: int, usd: float, tokens: int = 100) -> Tally:
+    """An arm of n requests at one price."""
     sums = {
         "sum.cost": n * usd,
         "sum.cost2": n * usd * usd * 1.01,
@@ -23,11 +25,13 @@ def priced(n: int, usd: float, tokens: int = 100) -> Tally:
 
 
 def histogram(name: str, cells: dict[int, int]) -> Tally:
+    """An arm with one histogram."""
     n = sum(cells.values())
     return Tally({"done": n, "ok": n, **{f"{name}.{bucket}": k for bucket, k in cells.items()}})
 
 
 def read(name: str, *views: StageView, margin: float, memory: Memory | None = None, **sight: int) -> Reading:
+    """Read one signal."""
     return SIGNALS[name].read(Sight(views, margin, memory or Memory(), **sight))
 
 
@@ -35,11 +39,12 @@ def test_the_error_rate_says_its_numbers() -> None:
     """Errors and timeouts over completed requests, in both arms, against the margin."""
     got = read("error_rate", StageView(1, 0.5, arm(160, error=10, timeout=2), arm(164, error=1)), margin=0.005)
     assert got.facts == "12/160 (7.5%) against 1/164 (0.6%), +6.9 pp > +0.5 pp allowed"
-    assert (160, True, "") == (got.n, got.beyond, got.missing)
+    assert (got.n, got.beyond, got.missing) == (160, True, "")
     assert got.low is not None
     assert got.high is not None
     assert got.low < 0.069 < got.high
-    assert got.fail > 4 > 0 > got.passing
+    assert got.fail > 4
+    assert got.passing < 0
 
 
 def test_rates_are_never_pooled_over_stages() -> None:
@@ -60,7 +65,7 @@ def test_stages_without_chance_are_no_comparison() -> None:
 def test_a_stage_with_one_silent_arm_adds_nothing_to_the_difference() -> None:
     """A difference needs both arms in the same stage."""
     views = [StageView(1, 0.5, arm(10, error=1), Tally()), StageView(2, 0.5, Tally(), arm(10))]
-    assert 0.0 == read("error_rate", *views, margin=0.05).estimate
+    assert read("error_rate", *views, margin=0.05).estimate == 0.0
 
 
 @pytest.mark.parametrize("name", ["error_rate", "empty", "ttft_p95", "cost_per_token"])
@@ -86,7 +91,8 @@ def test_a_tail_says_its_quantiles_and_counts_its_events() -> None:
     got = read("ttft_p95", view, margin=1.1, memory=memory)
     assert got.facts == "152 ms against 100 ms, x1.52 > x1.10 allowed"
     assert got.beyond
-    assert got.fail > 20 > 0 > got.passing
+    assert got.fail > 20
+    assert got.passing < 0
     quiet = read("ttft_p95", view, margin=2.0, memory=Memory(events={1: (0, 12)}))
     assert not quiet.beyond
     assert quiet.passing > 3
@@ -119,8 +125,10 @@ def test_cost_per_token_and_per_request() -> None:
     token, request = read("cost_per_token", views, margin=1.1), read("cost_per_request", views, margin=1.1)
     assert token.facts == "0.2 USD a million tokens against 0.2 USD a million tokens, x1.000 <= x1.1 allowed"
     assert request.facts == "0.03 USD a thousand requests against 0.02 USD a thousand requests, x1.500 > x1.1 allowed"
-    assert token.passing > 3 > 0 > token.fail
-    assert request.fail > 10 > 0 > request.passing
+    assert token.passing > 3
+    assert token.fail < 0
+    assert request.fail > 10
+    assert request.passing < 0
 
 
 def test_a_cost_of_few_requests_waits() -> None:
@@ -140,7 +148,7 @@ def test_shadow_pairs_are_read_in_every_stage() -> None:
     views = [StageView(0, 0.0, Tally({"pair.-200": 150}), Tally()), StageView(1, 0.5, Tally({"pair.-40": 50}), Tally())]
     got = read("shadow_quality", *views, margin=-0.02, min_pairs=30)
     assert got.facts == "-0.160 over 200 pairs < -0.020 allowed"
-    assert (True, "", 200) == (got.beyond, got.missing, got.n)
+    assert (got.beyond, got.missing, got.n) == (True, "", 200)
     assert got.fail > 10
 
 

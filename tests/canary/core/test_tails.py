@@ -14,6 +14,7 @@ EMPTY = Tally()
 
 
 def hist(cells: dict[int, int]) -> Tally:
+    """A TTFT histogram."""
     return Tally({f"ttft.{bucket}": n for bucket, n in cells.items()})
 
 
@@ -43,8 +44,8 @@ def test_an_empty_histogram_has_no_quantile() -> None:
 def test_the_first_look_only_fills_the_reference() -> None:
     """Whether a request is an event is settled before it is seen: the first look counts none."""
     memory = Memory().update(P95, 1.1, {1: (BASE, BASE)}, now=0.0)
-    assert (0, 0) == memory.events_of(1)
-    assert {100: 95.0, 200: 5.0} == dict(memory.reference)
+    assert memory.events_of(1) == (0, 0)
+    assert dict(memory.reference) == {100: 95.0, 200: 5.0}
 
 
 def test_later_looks_count_only_what_is_new() -> None:
@@ -52,7 +53,7 @@ def test_later_looks_count_only_what_is_new() -> None:
     memory = Memory().update(P95, 1.1, {1: (EMPTY, BASE)}, now=0.0)
     later = hist({100: 95, 200: 5, 101: 2})
     memory = memory.update(P95, 1.1, {1: (hist({105: 3, 106: 4}), later)}, now=60.0)
-    assert (4, 2) == memory.events_of(1)
+    assert memory.events_of(1) == (4, 2)
 
 
 def test_the_reference_forgets_by_the_minute() -> None:
@@ -66,28 +67,28 @@ def test_a_clock_that_goes_back_counts_as_still() -> None:
     """A stepped clock neither revives nor forgets the past."""
     memory = Memory().update(P95, 1.1, {1: (EMPTY, hist({100: 50}))}, now=600.0)
     memory = memory.update(P95, 1.1, {1: (EMPTY, hist({100: 51}))}, now=0.0)
-    assert (600.0, {100: 51.0}) == (memory.reference_time, dict(memory.reference))
+    assert (memory.reference_time, dict(memory.reference)) == (600.0, {100: 51.0})
 
 
 def test_dust_is_swept_from_the_reference() -> None:
     """Hours later nothing of an old bucket is left."""
     memory = Memory().update(P95, 1.1, {1: (EMPTY, hist({100: 50}))}, now=0.0)
     memory = memory.update(P95, 1.1, {1: (EMPTY, hist({100: 50, 110: 1}))}, now=1e6)
-    assert {110: 1.0} == dict(memory.reference)
+    assert dict(memory.reference) == {110: 1.0}
 
 
 def test_a_baseline_whose_quantile_is_a_timeout_has_no_events() -> None:
     """Where a twentieth of the baseline times out, nothing lies above its quantile."""
     memory = Memory().update(P95, 1.1, {1: (EMPTY, hist({100: 50, TOP: 50}))}, now=0.0)
     memory = memory.update(P95, 1.1, {1: (hist({TOP: 9}), hist({100: 50, TOP: 60}))}, now=1.0)
-    assert (0, 0) == memory.events_of(1)
+    assert memory.events_of(1) == (0, 0)
 
 
 def test_a_timeout_is_an_event_however_wide_the_margin() -> None:
     """The limit stays below the top bucket, so that what never came is always above it."""
     memory = Memory().update(P95, 1e9, {1: (EMPTY, hist({800: 50}))}, now=0.0)
     memory = memory.update(P95, 1e9, {1: (hist({TOP: 9}), hist({800: 50}))}, now=1.0)
-    assert (9, 0) == memory.events_of(1)
+    assert memory.events_of(1) == (9, 0)
 
 
 def test_a_store_that_lost_its_last_second_makes_no_events() -> None:
@@ -96,7 +97,7 @@ def test_a_store_that_lost_its_last_second_makes_no_events() -> None:
     full = memory.update(P95, 1.1, {1: (hist({300: 5}), BASE)}, now=1.0)
     lost = full.update(P95, 1.1, {1: (hist({300: 3}), BASE)}, now=2.0)
     again = lost.update(P95, 1.1, {1: (hist({300: 6}), BASE)}, now=3.0)
-    assert [(5, 0), (5, 0), (6, 0)] == [memory.events_of(1) for memory in (full, lost, again)]
+    assert [memory.events_of(1) for memory in (full, lost, again)] == [(5, 0), (5, 0), (6, 0)]
 
 
 cells = st.dictionaries(st.integers(0, TOP), st.integers(1, 30), max_size=5)
@@ -121,7 +122,7 @@ def test_quantiles_are_compared_stage_against_itself() -> None:
     assert got is not None
     one = P95.compare([(BASE, BASE), (EMPTY, BASE)])
     assert one is not None
-    assert (1.0, 100, 100) == (one.ratio, one.candidate, one.baseline)
+    assert (one.ratio, one.candidate, one.baseline) == (1.0, 100, 100)
     assert got.low < got.ratio < got.high
 
 

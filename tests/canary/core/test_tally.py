@@ -30,6 +30,7 @@ ANSWER = Outcome(
 
 
 def recorded(*outcomes: Outcome) -> Tally:
+    """The sums that outcomes leave in the store."""
     ledger = Ledger()
     for outcome in outcomes:
         ledger.record(outcome)
@@ -37,17 +38,18 @@ def recorded(*outcomes: Outcome) -> Tally:
 
 
 def as_text(fields: dict[str, int | float]) -> dict[str, str]:
+    """Fields as the store returns them."""
     return {name: str(amount) for name, amount in fields.items()}
 
 
 def test_a_good_answer_leaves_counts_histograms_and_sums() -> None:
     """One answer is one in every count it belongs to, with its cost and tokens."""
     got = recorded(ANSWER)
-    assert (1, 1, 0, 0) == (got.count("done"), got.count("ok"), got.count("error"), got.count("empty"))
+    assert (got.count("done"), got.count("ok"), got.count("error"), got.count("empty")) == (1, 1, 0, 0)
     assert {bucket(0.2): 1} == got.histogram("ttft")
     assert {bucket(0.05): 1} == got.histogram("tpot")
     assert {bucket(1.2): 1} == got.histogram("e2e")
-    assert (30, 21, 1) == (got.count("prompt_tokens"), got.count("completion_tokens"), got.count("priced"))
+    assert (got.count("prompt_tokens"), got.count("completion_tokens"), got.count("priced")) == (30, 21, 1)
     assert got.total("sum.cost") == pytest.approx(3e-5, rel=1e-6)
     assert got.total("sum.tokens") == 51
     assert got.total("sum.cost_tokens") == pytest.approx(51 * 3e-5, rel=1e-6)
@@ -77,29 +79,29 @@ def test_what_chance_did_not_assign_leaves_no_trace() -> None:
 def test_an_empty_and_a_cut_off_answer_are_counted() -> None:
     """Answers without a token and answers cut at their limit are drift that needs no label."""
     got = recorded(replace(ANSWER, completion_tokens=0), replace(ANSWER, finish_reason="length"))
-    assert (1, 1) == (got.count("empty"), got.count("truncated"))
+    assert (got.count("empty"), got.count("truncated")) == (1, 1)
 
 
 def test_a_timeout_is_longer_than_anything_seen() -> None:
     """A request whose first token never came lies in the top bucket; one that hung later has a top TPOT."""
     waiting = recorded(replace(ANSWER, result=Result.TIMEOUT, ttft=None, tpot=None))
     hanging = recorded(replace(ANSWER, result=Result.TIMEOUT))
-    assert ({TOP: 1}, {}) == (waiting.histogram("ttft"), waiting.histogram("tpot"))
+    assert (waiting.histogram("ttft"), waiting.histogram("tpot")) == ({TOP: 1}, {})
     assert ({bucket(0.2): 1}, {TOP: 1}) == (hanging.histogram("ttft"), hanging.histogram("tpot"))
-    assert {TOP: 1} == hanging.histogram("e2e")
+    assert hanging.histogram("e2e") == {TOP: 1}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -0.001])
 def test_a_measurement_that_is_no_number_is_counted_as_such(bad: float) -> None:
     """NaN, infinity and negative durations or costs never reach a histogram or a sum."""
     got = recorded(replace(ANSWER, ttft=bad, cost_usd=bad))
-    assert (2, 0, {}) == (got.count("unusable"), got.count("priced"), got.histogram("ttft"))
+    assert (got.count("unusable"), got.count("priced"), got.histogram("ttft")) == (2, 0, {})
 
 
 def test_an_answer_without_price_or_first_token_is_still_an_answer() -> None:
     """A whole answer has no TTFT, and before the load test nothing has a price."""
     got = recorded(replace(ANSWER, ttft=None, tpot=None, cost_usd=None))
-    assert (1, 0, 0) == (got.count("ok"), got.count("priced"), got.count("unusable"))
+    assert (got.count("ok"), got.count("priced"), got.count("unusable")) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(("d", "name"), [(0.1234, "pair.123"), (-1.0, "pair.-1000"), (0.0, "pair.0")])
@@ -115,7 +117,7 @@ def test_a_pair_out_of_range_has_failed(d: float) -> None:
     """A score that cannot be is a failed pair, never a small difference."""
     ledger = Ledger()
     ledger.pair(0, "", d)
-    assert {"0|candidate||pairs_failed": 1} == ledger.drain()
+    assert ledger.drain() == {"0|candidate||pairs_failed": 1}
 
 
 def test_drain_empties_the_page() -> None:
@@ -123,15 +125,15 @@ def test_drain_empties_the_page() -> None:
     ledger = Ledger()
     ledger.assigned(1, Arm.BASELINE, "a")
     ledger.count(1, Arm.BASELINE, "a", "assigned", by=2)
-    assert {"1|baseline|a|assigned": 3} == ledger.drain()
-    assert {} == ledger.drain()
+    assert ledger.drain() == {"1|baseline|a|assigned": 3}
+    assert ledger.drain() == {}
 
 
 def test_a_slice_may_hold_any_character() -> None:
     """A bar in a slice's name does not shift the fields."""
     ledger = Ledger()
     ledger.assigned(1, "candidate", "a|b")
-    assert [(1, "candidate", "a|b")] == list(parse(as_text(ledger.drain())))
+    assert list(parse(as_text(ledger.drain()))) == [(1, "candidate", "a|b")]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ C, B = Arm.CANDIDATE, Arm.BASELINE
 
 
 def healthy() -> Tripwire:
+    """A wire that saw fifty good baseline answers."""
     wire = Tripwire()
     for _ in range(50):
         wire.observe(B, failed=False)
@@ -17,7 +18,7 @@ def test_six_failures_running_trip_it_with_their_numbers() -> None:
     """A candidate that fails everything is off after six requests, while the baseline serves."""
     wire = healthy()
     reasons = [reason for _ in range(6) for reason in (wire.observe(B, failed=False), wire.observe(C, failed=True))]
-    assert [None] * 11 == reasons[:-1]
+    assert reasons[:-1] == [None] * 11
     assert reasons[-1] == "tripwire: 6 of the candidate's last 6 requests failed, against 0 of 5 at baseline"
     assert wire.fired == reasons[-1]
 
@@ -26,7 +27,7 @@ def test_it_fires_once() -> None:
     """A worker tells the store once."""
     wire = healthy()
     reasons = [wire.observe(arm, failed=arm is C) for _ in range(20) for arm in (B, C)]
-    assert 1 == sum(reason is not None for reason in reasons)
+    assert sum(reason is not None for reason in reasons) == 1
 
 
 def test_an_outage_of_both_arms_is_not_the_candidates_fault() -> None:
@@ -39,7 +40,7 @@ def test_it_waits_for_a_baseline_to_compare_with() -> None:
     """Without baseline reports since the failures began it holds; the third good one releases it."""
     wire = healthy()
     assert not any(wire.observe(C, failed=True) for _ in range(10))
-    assert [None, None] == [wire.observe(B, failed=False) for _ in range(2)]
+    assert [wire.observe(B, failed=False) for _ in range(2)] == [None, None]
     assert wire.observe(B, failed=False) is not None
 
 

@@ -38,4 +38,4 @@ def test_closer_answers_score_higher() -> None:
 
 def test_every_scorer_is_in_the_table() -> None:
     """The table names what a spec can ask for."""
-    assert ["agreement", "next_token"] == sorted(SCORERS)
+    assert sorted(SCORERS) == ["agreement", "next_token"]

@@ -6,6 +6,8 @@ from canary.scorers.next_token import accuracy
 
 @dataclass(frozen=True)
 class Token:
+    """A token's rank."""
+
     rank: int
 
 
