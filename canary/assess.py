@@ -1,0 +1,125 @@
+"""From what lies in the store to the evidence of one look. Pure: everything read is an argument."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from canary.core.arms import Arm, Endpoint
+from canary.core.events import Evidence, Price
+from canary.core.finding import Finding
+from canary.core.guardrails import StageEvidence
+from canary.core.state import Phase, Release
+from canary.core.tally import Tally, merged
+
+_DOWN = frozenset({"ended", "failed", "stopped", "down", "dead"})  # states of an engine that cannot serve
+_MENDS = {"load": "linnet loadtest SPEC", "eval": "linnet eval SPEC"}
+Tallies = Mapping[tuple[int, str, str], Tally]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look read: sums, engines by name, gates' reports of the candidate's digest by kind."""
+
+    tallies: Tallies = field(default_factory=dict)
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reports: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+
+
+def stages(release: Release, tallies: Tallies) -> list[StageEvidence]:
+    """Return the sums of each stage with the share that chance had in it; stages never published are left out."""
+    grouped: dict[int, dict[tuple[str, str], Tally]] = defaultdict(dict)
+    for (stage, arm, slice_), tally in tallies.items():
+        if 0 <= stage < len(release.shares):
+            grouped[stage][arm, slice_] = tally
+    return [StageEvidence(stage, release.shares[stage] / 100, found) for stage, found in sorted(grouped.items())]
+
+
+def evidence(release: Release, seen: Seen, findings: tuple[Finding, ...], now: float, frozen: str = "") -> Evidence:
+    """Return what the release machine decides on."""
+    return Evidence(
+        samples=arm_tally(seen.tallies, Arm.CANDIDATE, release.stage).count("done"),
+        pairs=pairs(seen.tallies),
+        findings=findings,
+        missing=tuple(_missing(release, seen.reports)) if release.phase is Phase.PREFLIGHT else (),
+        unready=tuple(_unready(release, seen.engines)),
+        frozen=frozen,
+        spend_usd=spend(release, seen.reports.get("load"), now),
+        prices=prices(seen.reports.get("load")),
+    )
+
+
+def arm_tally(tallies: Tallies, arm: Arm, stage: int) -> Tally:
+    """Return one arm's sums of one stage, over all slices."""
+    return merged(tally for (at, name, _), tally in tallies.items() if (at, name) == (stage, arm.value))
+
+
+def pairs(tallies: Tallies) -> int:
+    """Return how many shadow pairs were scored in the attempt."""
+    counts = (tally.counts.items() for tally in tallies.values())
+    return sum(number for items in counts for name, number in items if name.startswith("pair."))
+
+
+def spend(release: Release, load: Mapping[str, Any] | None, now: float) -> float:
+    """Return USD: spent before, the candidate's engine-hours since the start, and the load test's.
+
+    A load test within the attempt costs the baseline's seconds only: the candidate's lie within its hours.
+    """
+    money = release.plan.money
+    hours = max(0.0, (release.ended or now) - release.started) / 3600
+    total = money.spent_before + hours * money.candidate_per_hour
+    if load is None:
+        return total
+    within = float(load.get("created_ms", 0)) >= release.started * 1000
+    arms = {"baseline": money.baseline_per_hour} | ({} if within else {"candidate": money.candidate_per_hour})
+    return total + sum(_seconds(load, arm) / 3600 * rate for arm, rate in arms.items())
+
+
+def prices(load: Mapping[str, Any] | None) -> dict[str, Price]:
+    """Return the load test's fitted price of each arm: USD a request, a prompt token, a completion token."""
+    arms = (load or {}).get("arms", {})
+    found = ((arm, values.get("price")) for arm, values in arms.items())
+    return {arm: (float(price[0]), float(price[1]), float(price[2])) for arm, price in found if price}
+
+
+def moved(release: Release, engines: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Return engines of the release that serve the same digest at a place the release does not know."""
+    known = (release.baseline, release.candidate, *((release.previous,) if release.previous else ()))
+    found = ((endpoint, engines.get(endpoint.engine, {})) for endpoint in known)
+    return {
+        endpoint.engine: (engine["url"],)
+        for endpoint, engine in found
+        if engine.get("url") and engine.get("digest") == endpoint.digest and engine["url"] not in endpoint.replicas
+    }
+
+
+def _missing(release: Release, reports: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
+    """Say of each gate what is lacking, with the command that mends it."""
+    short = release.candidate.digest[:19]
+    for kind in release.plan.gates:
+        report = reports.get(kind)
+        if report is None:
+            yield f"no {kind} report for candidate {short}: run `{_MENDS[kind]}`"
+        elif report.get("verdict") != "pass":
+            why = ", ".join(str(reason) for reason in report.get("reasons", ())) or "no reason given"
+            yield f"the {kind} report of candidate {short} says {report.get('verdict')} ({why}): `{_MENDS[kind]}` again"
+
+
+def _unready(release: Release, engines: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for arm, endpoint in ((Arm.BASELINE, release.baseline), (Arm.CANDIDATE, release.candidate)):
+        engine = engines.get(endpoint.engine)
+        if engine is not None:
+            yield from _trouble(arm, endpoint, engine)
+
+
+def _trouble(arm: Arm, endpoint: Endpoint, engine: Mapping[str, Any]) -> Iterator[str]:
+    if engine.get("state") in _DOWN:
+        yield f"the {arm}'s engine {endpoint.engine} is {engine['state']}: start it (linnet up)"
+    elif engine.get("digest") and endpoint.digest and engine["digest"] != endpoint.digest:
+        yield f"the {arm}'s engine {endpoint.engine} serves another digest now: abort, and start a new release"
+
+
+def _seconds(load: Mapping[str, Any], arm: str) -> float:
+    return float((load.get("arms", {}).get(arm) or {}).get("seconds") or 0.0)

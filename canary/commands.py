@@ -1,0 +1,219 @@
+"""What a person may say to a release. Each verb is one change in one script: the control plane need not be alive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from canary.card import ArmSpec
+from canary.core import events
+from canary.core.arms import Endpoint
+from canary.core.events import Cause, Effect, Event, Evidence
+from canary.core.release import NotAllowed, Opening, Release, advance, begin
+from canary.effects import change_of
+from canary.errors import Conflict, Refused, Unreachable, Usage
+from canary.records import Change
+from canary.spec import Spec, parse
+from canary.status import read, status
+from canary.store import Store, StoreError
+
+_TRIES = 20  # decisions made again on a state that moved meanwhile
+_FRESH_S = 10.0  # a look older than this says nothing about now
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a person said; `if_generation` insists on a state, `idempotency_key` makes a repeated command one.
+
+    `start` takes args {"spec": YAML text, "where": its file, "supersede": bool}; `set-weight` {"percent": 0..100};
+    `promote` {"skip_analysis": bool}.
+    """
+
+    verb: str
+    model: str
+    actor: str
+    reason: str
+    if_generation: int | None = None
+    idempotency_key: str = ""
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def cause(self, now: float) -> Cause:
+        """Return who, why and when."""
+        return Cause(self.actor, self.reason, now)
+
+
+async def execute(store: Store, command: Command, now: float) -> dict[str, Any]:
+    """Carry out a command and return the new status; `now` in Unix seconds.
+
+    Raises Usage, SpecError, Refused, Unknown, Conflict, Unreachable. A command that changes nothing is no error.
+    """
+    try:
+        command = _checked(command)
+        if command.verb == "start":
+            return await _start(store, command, now)
+        return await _tell(store, command, now)
+    except NotAllowed as error:
+        raise Refused(str(error)) from error
+    except StoreError as error:
+        raise Unreachable(str(error)) from error
+
+
+def _checked(command: Command) -> Command:
+    if command.verb not in VERBS and command.verb != "start":
+        raise Usage(f"{command.verb}: no such verb; use one of start, {', '.join(VERBS)}")
+    if not command.reason.strip():
+        raise Usage(f"{command.verb}: no reason given; add --reason TEXT")
+    return replace(command, reason=" ".join(command.reason.split()), actor=" ".join(command.actor.split()) or "unknown")
+
+
+async def _tell(store: Store, command: Command, now: float) -> dict[str, Any]:
+    """Read, decide, write; again while others were faster."""
+    for _ in range(_TRIES):
+        text = await store.release_text(command.model)
+        release = read(command.model, text)
+        if await _done_before(store, command):
+            return await status(store, command.model, now)
+        _insist(command, release)
+        event = await VERBS[command.verb](store, command, now)
+        after, effects = advance(release, event)
+        if await _write(store, command, text, release, after, effects):
+            return await status(store, command.model, now)
+    raise _outrun(command)
+
+
+async def _start(store: Store, command: Command, now: float) -> dict[str, Any]:
+    spec = _spec_of(command)
+    command = replace(command, model=spec.model)
+    for _ in range(_TRIES):
+        text = await store.release_text(spec.model)
+        prior = Release.from_json(text) if text else None
+        if await _done_before(store, command):
+            return await status(store, spec.model, now)
+        if prior is not None:
+            _insist(command, prior)
+            if prior.active and command.args.get("supersede"):
+                gone, effects = advance(prior, events.Supersede(command.cause(now)))
+                plain = replace(command, idempotency_key="", if_generation=None)
+                await _write(store, plain, text, prior, gone, effects)
+                command = replace(command, if_generation=None)
+                continue
+        opening = await _opening(store, spec)
+        release, effects = begin(prior, opening, command.cause(now))
+        if await _write(store, command, text, prior, release, effects):
+            return await status(store, spec.model, now)
+    raise _outrun(command)
+
+
+def _spec_of(command: Command) -> Spec:
+    text = command.args.get("spec")
+    if not isinstance(text, str):
+        raise Usage("start: no spec given; `linnet start SPEC`")
+    spec = parse(text, str(command.args.get("where") or "spec"))
+    if command.model and command.model != spec.model:
+        raise Usage(f"start: the spec's model is {spec.model}, not {command.model}; leave --model out")
+    return spec
+
+
+async def _opening(store: Store, spec: Spec) -> Opening:
+    engines = await store.engines()
+    candidate = endpoint(spec.arms.candidate, engines, "candidate")
+    bad = (await store.quarantined(spec.model)).get(candidate.digest)
+    if bad is not None:
+        raise Refused(
+            f"{spec.model}: candidate {candidate.digest[:19]} was rolled back ({bad}); mend it, "
+            "or `linnet retry --reason TEXT`"
+        )
+    return Opening(
+        model=spec.model,
+        release=spec.release,
+        attempt=await store.attempts(spec.model, spec.release) + 1,
+        plan=spec.plan(),
+        spec=spec.text,
+        baseline=endpoint(spec.arms.baseline, engines, "baseline"),
+        candidate=candidate,
+    )
+
+
+def endpoint(arm: ArmSpec, engines: Mapping[str, Mapping[str, Any]], name: str) -> Endpoint:
+    """Return where an arm is served: as the spec says, else as the stack has registered it. Raises Refused."""
+    engine = engines.get(arm.engine, {})
+    replicas = arm.replicas or ((engine["url"],) if engine.get("url") else ())
+    digest = arm.digest or engine.get("digest") or ""
+    if not replicas or not digest:
+        lacking = "replicas" if not replicas else "digest"
+        raise Refused(
+            f"engine {arm.engine} is not running and the spec gives no {lacking}; "
+            f"start it (linnet up) or add {lacking} under arms.{name}"
+        )
+    return Endpoint(arm.engine, arm.served_model, tuple(replicas), digest)
+
+
+def _insist(command: Command, release: Release) -> None:
+    if command.if_generation is not None and command.if_generation != release.generation:
+        raise Conflict(
+            f"{release.model} is at generation {release.generation}, not {command.if_generation}; "
+            "look again (linnet status), then repeat"
+        )
+
+
+async def _done_before(store: Store, command: Command) -> bool:
+    key = command.idempotency_key
+    return bool(key) and await store.remembered(command.model, key) is not None
+
+
+async def _write(
+    store: Store, command: Command, text: str, before: Release | None, after: Release, effects: tuple[Effect, ...]
+) -> bool:
+    """Write one change; False if another was faster. Nothing to do is done."""
+    if not effects:
+        return True
+    change = change_of(text, before, after, effects)
+    committed = await store.commit(_keyed(change, command, after))
+    return committed.code in {"ok", "replayed"}
+
+
+def _keyed(change: Change, command: Command, after: Release) -> Change:
+    if not command.idempotency_key:
+        return change
+    reply = json.dumps({"verb": command.verb, "generation": after.generation})
+    return replace(change, key=command.idempotency_key, reply=reply)
+
+
+def _outrun(command: Command) -> Conflict:
+    return Conflict(f"{command.model}: others changed the release {_TRIES} times meanwhile; look again, then repeat")
+
+
+def _plain(kind: Callable[[Cause], Event]) -> Callable[[Store, Command, float], Any]:
+    async def event(_store: Store, command: Command, now: float) -> Event:
+        return kind(command.cause(now))
+
+    return event
+
+
+async def _set_weight(_store: Store, command: Command, now: float) -> Event:
+    percent = command.args.get("percent")
+    if not isinstance(percent, int | float) or isinstance(percent, bool):
+        raise Usage("set-weight: no percent given; write a number from 0 to 100")
+    return events.SetWeight(command.cause(now), float(percent))
+
+
+async def _promote(store: Store, command: Command, now: float) -> Event:
+    look = await store.last_look(command.model)
+    fresh = look is not None and abs(now - look["unix_ms"] / 1000) <= _FRESH_S
+    evidence = Evidence.from_dict(look["evidence"]) if look is not None and fresh else None
+    return events.Promote(command.cause(now), evidence, skip_analysis=bool(command.args.get("skip_analysis")))
+
+
+VERBS: Mapping[str, Callable[[Store, Command, float], Any]] = {
+    "pause": _plain(events.Pause),
+    "resume": _plain(events.Resume),
+    "set-weight": _set_weight,
+    "promote": _promote,
+    "abort": _plain(events.Abort),
+    "rollback": _plain(events.Rollback),
+    "retry": _plain(events.Retry),
+    "freeze": _plain(events.Freeze),
+    "unfreeze": _plain(events.Unfreeze),
+}

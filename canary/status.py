@@ -1,0 +1,152 @@
+"""What a release looks like from outside: the fields that people, scripts and the report read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from canary.assess import Seen, Tallies, arm_tally, spend
+from canary.core.arms import Arm
+from canary.core.events import Evidence
+from canary.core.obstacles import obstacle
+from canary.core.state import Phase, Release
+from canary.core.tally import TallyError, parse
+from canary.errors import Unknown
+from canary.store import Store
+
+_PLACE = re.compile(r"(\w+) (\S+) %")
+_EVENTS = 10_000  # audit entries searched for a timeline
+
+
+async def status(store: Store, model: str, now: float) -> dict[str, Any]:
+    """Return a model's release as JSON values; `now` in Unix seconds. Raises Unknown, StoreError."""
+    release = read(model, await store.release_text(model))
+    tallies = _parse(await store.tallies(model, release.release, release.attempt))
+    look = await store.last_look(model) or {}
+    workers, acks = await store.workers(int(now * 1000)), await store.acks(model)
+    live = {worker: acks.get(worker, (-1, 0))[0] for worker in workers}
+    reports = {"load": await store.get_report(model, "load", release.candidate.digest)}
+    return {
+        **_facts(release),
+        **_seen(release, look, now),
+        "actual": actual(release, tallies),
+        "workers": {
+            "live": len(live),
+            "acknowledged": sum(generation >= release.generation for generation in live.values()),
+        },
+        "guardrails": json.loads(await store.findings(model) or "[]"),
+        "spend_usd": spend(release, Seen(reports=reports).reports.get("load"), now),
+        "timeline": timeline(release, await store.audit(model, _EVENTS)),
+    }
+
+
+def read(model: str, text: str) -> Release:
+    """Read a release state. Raises Unknown when there is none."""
+    if not text:
+        raise Unknown(f"{model}: no release of this model; `linnet start SPEC` begins one")
+    return Release.from_json(text)
+
+
+def _facts(release: Release) -> dict[str, Any]:
+    split = release.split()
+    share = split.percent / 100
+    return {
+        "model": release.model,
+        "release": release.release,
+        "attempt": release.attempt,
+        "phase": release.phase.value,
+        "step": release.step,
+        "steps": [step.percent for step in release.plan.steps],
+        "stage": release.stage,
+        "percent": release.percent,
+        "shadow_percent": split.shadow_percent,
+        "generation": release.generation,
+        "desired": {"baseline": 1 - share, "candidate": share},
+        "overlays": {"paused": release.paused, "held": release.held, "frozen": release.frozen},
+        "budget_usd": release.plan.money.budget,
+        "stop_loss_usd": release.plan.money.stop_loss,
+        "digest": release.candidate.digest,
+        "baseline": release.baseline.engine,
+        "candidate": release.candidate.engine,
+        "result": "" if release.active else release.phase.value,
+        "reason": release.reason,
+        "breach_ms": release.breach_ms,
+        "decided_ms": release.decided_ms,
+    }
+
+
+def _seen(release: Release, look: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """What the controller's last look says of the way on."""
+    if not release.active or "evidence" not in look:
+        return {"looked_ms": look.get("unix_ms"), "waiting": "", "to_go": {}}
+    evidence = Evidence.from_dict(look["evidence"])
+    ahead = obstacle(release, evidence, now)
+    shadow = release.plan.shadow if release.phase is Phase.SHADOW else None
+    return {
+        "looked_ms": look["unix_ms"],
+        "waiting": ahead.reason if ahead else "",
+        "to_go": {
+            "seconds": max(0.0, release.entered + release.min_duration - now),
+            "samples": max(0, release.min_samples - evidence.samples),
+            "pairs": max(0, (shadow.min_pairs if shadow else 0) - evidence.pairs),
+        },
+    }
+
+
+def actual(release: Release, tallies: Tallies) -> dict[str, float | None]:
+    """Return each arm's share of the requests assigned since the stage began, None before the first."""
+    assigned = {arm.value: arm_tally(tallies, arm, release.stage).count("assigned") for arm in Arm}
+    total = sum(assigned.values())
+    return {arm: count / total if total else None for arm, count in assigned.items()}
+
+
+def timeline(release: Release, audit: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return the attempt's story from its audit, oldest first."""
+    mine = (entry for entry in audit if entry.get("release") == release.release)
+    return [
+        {
+            "unix_ms": int(entry.get("unix_ms", 0)),
+            "what": entry.get("what", ""),
+            **_place(entry.get("after", "")),
+            "why": entry.get("why", ""),
+            "actor": entry.get("who", ""),
+            "generation": int(entry.get("generation", 0)),
+        }
+        for entry in mine
+        if entry.get("attempt") == str(release.attempt)
+    ]
+
+
+async def material(store: Store, model: str, now: float) -> dict[str, Any]:
+    """Return the raw material of the comparison report. Raises Unknown, StoreError."""
+    text = await store.release_text(model)
+    release = read(model, text)
+    split = await store.read_split(model)
+    old = release.previous or release.baseline
+    reports = {kind: await store.get_report(model, kind, release.candidate.digest) for kind in ("load", "eval")}
+    return {
+        "model": model,
+        "release": json.loads(text),
+        "split": None if split is None else json.loads(split.to_json()),
+        "status": await status(store, model, now),
+        "audit": await store.audit(model, _EVENTS),
+        "findings": json.loads(await store.findings(model) or "[]"),
+        "reports": reports,
+        "baseline_reports": {kind: await store.get_report(model, kind, old.digest) for kind in ("load", "eval")},
+        "tallies": await store.tallies(model, release.release, release.attempt),
+        "spend_usd": spend(release, reports["load"], now),
+    }
+
+
+def _place(text: str) -> dict[str, Any]:
+    found = _PLACE.fullmatch(text)
+    return {"phase": found[1], "percent": float(found[2])} if found else {"phase": text, "percent": None}
+
+
+def _parse(fields: Mapping[str, str]) -> Tallies:
+    try:
+        return parse(fields)
+    except TallyError:
+        return {}
