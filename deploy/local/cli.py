@@ -1,0 +1,105 @@
+"""The verbs that this room brings: `up` and `demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from canary.errors import LinnetError
+from canary.link import StoreError
+from canary.spec import load
+from deploy.local.catalogue import ADAPTED, BASE
+from deploy.local.demo import run_demo
+from deploy.local.settings import LocalSettings
+from deploy.local.stack import Stack, prepare, until_told
+from serving.errors import ServingError
+
+Engine = Annotated[Literal["vllm", "simulated"], typer.Option(help="real vLLM, or a scripted engine on the same wire")]
+Spec = Annotated[Path | None, typer.Option(help="run the engines that this release names")]
+
+INTERRUPTED = 130
+
+
+def up(engine: Engine = "vllm", spec: Spec = None) -> None:
+    """Run the whole stack in the foreground: store, two engines, control plane, gateway. Ctrl-C ends it."""
+    _guard(lambda: _up(engine, spec))
+
+
+def demo() -> None:
+    """Release a good candidate, then watch a bad one being rolled back, on two real vLLM engines."""
+    _guard(lambda: run_demo(_settings(), say))
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal, at once."""
+    print(text, flush=True)
+
+
+def _up(kind: Literal["vllm", "simulated"], spec: Path | None) -> int:
+    settings = _settings()
+    engines = [BASE, ADAPTED] if spec is None else _engines(spec)
+    models = prepare(settings, kind, say)
+
+    async def serve() -> int:
+        async with Stack(settings, kind, models, say) as stack:
+            await stack.start(engines)
+            say(_welcome(settings, spec))
+            await asyncio.Event().wait()
+        return 0
+
+    return asyncio.run(until_told(serve()))
+
+
+def _engines(spec: Path) -> list[str]:
+    arms = load(spec).arms
+    return [arms.baseline.engine, arms.candidate.engine]
+
+
+def _welcome(settings: LocalSettings, spec: Path | None) -> str:
+    file = spec or "examples/demo/adapted.yaml"
+    return f"""
+linnet is up. Ctrl-C ends it; state and logs stay in {settings.state}.
+
+  apps             {settings.gateway_url}/v1   (model {settings.model}; no API key: loopback only)
+  control plane    {settings.control_url}
+  metrics          http://127.0.0.1:{settings.ops_port}/metrics
+
+  linnet start {file} --reason "try it"
+  linnet loadtest {file}
+  linnet watch
+"""
+
+
+def _settings() -> LocalSettings:
+    try:
+        return LocalSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        _fail(f"LINNET_{str(first['loc'][0]).upper()}: {first['msg']}; set it right or unset it", 2)
+
+
+def _guard(work: Callable[[], int]) -> None:
+    """Run to the end, whatever ends it: one line for what went wrong, and the contract's exit code."""
+    try:
+        code = work()
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("\nstopped: nothing is left running, and the release state is kept")
+        code = INTERRUPTED
+    except LinnetError as error:
+        _fail(str(error), error.exit_code)
+    except (ServingError, StoreError) as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{error.filename or 'the machine'}: {error.strerror}; free some room or mend the path", 1)
+    raise typer.Exit(code)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"linnet: {message}", file=sys.stderr)
+    raise typer.Exit(code)
