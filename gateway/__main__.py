@@ -33,6 +33,9 @@ def bind(name: str, host: str, port: int) -> socket.socket:
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        # Accepted connections inherit it; asyncio would set it only where the listener names its protocol. Without it an
+        # answer in two writes waits 40 ms for the client's acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
         listener.listen(4096)
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ import httpx
 import uvicorn
 
 from canary.core.arms import Endpoint, Split
+from gateway.__main__ import bind
 from gateway.app import Gateway, create_app
 from gateway.settings import Limits, Settings
 from gateway.worker import Server, server_of
@@ -59,7 +59,7 @@ class Sim:
 @asynccontextmanager
 async def serving(server: uvicorn.Server) -> AsyncIterator[str]:
     """Serve on a free port for as long as the block lasts."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = bind("LINNET_GATEWAY_PORT", "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve(sockets=[listener]))

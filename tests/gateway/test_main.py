@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from canary.store import Store
+from tests.gateway.rig import MODEL, NOWHERE, Sim, events, until
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, base: Sim, **more: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str, str]]:
+    """`python -m gateway` as an operator runs it: the process, its address, its operations address."""
+    models = tmp_path / "models.yaml"
+    entry = {"engine": "base", "served_model": "base", "replicas": [base.url]}
+    models.write_text(yaml.safe_dump({"models": {MODEL: entry}}))
+    env = {
+        **os.environ,
+        "LINNET_GATEWAY_PORT": "0",
+        "LINNET_OPS_PORT": "0",
+        "LINNET_MODELS": str(models),
+        "LINNET_STATE": str(tmp_path / "state"),
+        "LINNET_REDIS_URL": NOWHERE,
+        **more,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        said = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+        url, ops = re.findall(r"(http://[^/]+)/", said)
+        yield process, url, ops
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), 20)
+
+
+async def test_two_workers_serve_sum_their_metrics_and_drain(tmp_path: Path, base: Sim, store: Store, valkey_url: str):
+    """The whole life: start, serve, metrics of all workers, a killed worker replaced, SIGTERM amid a stream, exit 0."""
+    base.behave(ttft_ms=50, tpot_ms=30)
+    asked = {"model": MODEL, "prompt": "x", "max_tokens": 40, "ignore_eos": True, "stream": True}
+    async with running(tmp_path, base, LINNET_REDIS_URL=valkey_url) as (process, url, ops), httpx.AsyncClient() as http:
+        for _ in range(8):
+            async with httpx.AsyncClient() as fresh:  # a connection of its own: any worker may take it
+                small = {"model": MODEL, "prompt": "x", "max_tokens": 1}
+                assert (await fresh.post(f"{url}/v1/completions", json=small)).status_code == 200
+
+        async def beating() -> set[str]:
+            found = set(await store._redis.zrange("linnet:workers", 0, -1))
+            return found if len(found) == 2 else set()
+
+        workers = await until(beating, "two workers")
+        page = (await http.get(f"{ops}/metrics")).text
+        assert 'linnet_requests_total{arm="baseline",model="support",outcome="ok"} 8.0' in page
+        assert re.search(r'linnet_overhead_seconds_bucket\{le="0.0\d+",model="support"\} 8.0', page)
+        assert "linnet_store_up 1.0" in page
+        assert (await http.get(f"{url}/metrics")).status_code == 404
+
+        victim = int(sorted(workers)[0].split("-")[-2])
+        os.kill(victim, signal.SIGKILL)
+
+        async def replaced() -> bool:
+            return len(await store._redis.zrange("linnet:workers", 0, -1)) == 3
+
+        await until(replaced, "a new worker", seconds=15)
+
+        async with http.stream("POST", f"{url}/v1/completions", json=asked) as answer:
+            pieces = answer.aiter_raw()
+            first = await anext(pieces)
+            process.send_signal(signal.SIGTERM)
+            rest = b"".join([piece async for piece in pieces])
+        seen = events(first + rest)
+        assert seen[-1] == "[DONE]"
+        assert not [event for event in seen if "error" in event]
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+        with pytest.raises(httpx.ConnectError):
+            await http.get(f"{url}/livez")
+
+
+async def test_a_stream_longer_than_the_drain_is_ended_properly(tmp_path: Path, base: Sim):
+    """The limit passes: an error event and [DONE], never a torn connection; exit 0."""
+    base.behave(tpot_ms=300)
+    asked = {"model": MODEL, "prompt": "x", "max_tokens": 60, "ignore_eos": True, "stream": True}
+    more = {"LINNET_DRAIN_SECONDS": "1", "LINNET_WORKERS": "1"}
+    async with running(tmp_path, base, **more) as (process, url, _), httpx.AsyncClient() as http:
+        async with http.stream("POST", f"{url}/v1/completions", json=asked) as answer:
+            pieces = answer.aiter_raw()
+            await anext(pieces)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            seen = events(b"".join([piece async for piece in pieces]))
+        assert seen[-1] == "[DONE]"
+        assert seen[-2]["error"]["code"] == "shutting_down"
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    await until(lambda: base.running == 0, "freed")
+
+
+def refused(tmp_path: Path, **env: str) -> str:
+    """What a gateway says that does not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_without_keys_only_loopback_is_served(tmp_path: Path):
+    """An open port would let anyone choose an arm."""
+    (tmp_path / "models.yaml").write_text("models: {m: {engine: e, served_model: s, replicas: ['http://127.0.0.1:1']}}")
+    assert "loopback" in refused(tmp_path, LINNET_GATEWAY_HOST="0.0.0.0")
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path):
+    """What, where, the mend."""
+    (tmp_path / "models.yaml").write_text("models: {m: {engine: e, served_model: s, replicas: ['http://127.0.0.1:1']}}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = refused(tmp_path, LINNET_GATEWAY_PORT=port)
+    assert port in said
+    assert "LINNET_GATEWAY_PORT" in said
