@@ -66,11 +66,11 @@ def faults(figures: Figures, limits: Limits) -> tuple[str, ...]:
 
 
 def judge(arms: Mapping[str, Figures], limits: Limits) -> Judgement:
-    """Judge the candidate (or the only arm that ran) against the limits; invalid if any run or figure is not to be used."""
+    """Judge the candidate, or the only arm that ran, against the limits; invalid if any run proves nothing."""
     invalid = tuple(f"{arm}: {reason}" for arm, figures in arms.items() for reason in figures["invalid_reasons"])
     ratio = cost_ratio(arms)
     if limits.max_cost_ratio is not None and ratio is None and not _broken(arms):
-        invalid += ("max_cost_ratio needs the cost of both arms; run with --arm both",)
+        invalid += ("max_cost_ratio needs the cost of both arms; run --arm both, and give usd_per_hour for each",)
     if invalid:
         return Judgement(Verdict.INVALID, invalid)
     arm = judged(arms)
@@ -94,7 +94,7 @@ def cost_ratio(arms: Mapping[str, Figures]) -> float | None:
 
 def _broken(arms: Mapping[str, Figures]) -> bool:
     """Tell whether the judged arm has no cost because nothing it answered was good: that is a failure, and known."""
-    return arms[judged(arms)]["ok"] == 0
+    return bool(arms[judged(arms)]["ok"] == 0)
 
 
 def _latency(figures: Figures, limits: Limits) -> list[tuple[bool, str]]:

@@ -18,17 +18,17 @@ FORMULAS = {
     "ttft": "first content chunk - due, ms",
     "tpot": "(e2e - ttft) / (completion_tokens - 1), ms; requests with fewer than 2 tokens have none",
     "e2e": "end of the answer - due, ms",
-    "p50, p95, p99": "nearest rank: the smallest value with that share of requests at or below it; a failed request counts as "
-    "infinite, so null means that too many failed",
-    "failed": "any answer without finish_reason, usage and [DONE], with an error, or of another arm than the one forced",
+    "p50, p95, p99": "nearest rank: the smallest value with that share of requests at or below it; "
+    "a failed request counts as infinite, so null means that too many failed",
+    "failed": "answers without finish_reason, usage or [DONE], with an error, or of another arm than the one forced",
     "lag_p99_ms": "how late the client sent, nearest rank",
     "asked": "arrivals of the schedule / duration, 1/s (Poisson: near the rate, not equal)",
     "achieved": "requests sent / time it took to send them, 1/s",
     "seconds": "from the beginning of the measurement to the last answer's end, at least the duration",
     "throughput_tokens_per_s": "completion tokens of good answers / seconds",
     "goodput": "good answers within every limit of the SLO / arrivals, as a share",
-    "usd_per_million_tokens": "bill cost: usd_per_hour x seconds / 3600 / completion tokens x 10^6, at this rate; usd_per_hour "
-    "is of the whole arm",
+    "usd_per_million_tokens": "bill cost: usd_per_hour x seconds / 3600 / completion tokens x 10^6, at this rate; "
+    "usd_per_hour is of the whole arm",
     "price": "USD per request, prompt token, completion token: non-negative least squares of (e2e - lag) on "
     "(1, prompt tokens, completion tokens) over good answers, scaled to sum to the bill",
     "cost_ratio": "candidate's usd_per_million_tokens / baseline's",
