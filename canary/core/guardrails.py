@@ -241,7 +241,7 @@ def _find(policy: Policy, case: _Case, proofs: dict[Key, Finding]) -> Finding:
     if proof is not None and proof.verdict is Verdict.FAIL:
         return proof
     verdict, why = _judge(policy, case)
-    if proof is not None and verdict in {Verdict.INCONCLUSIVE, Verdict.PASS}:
+    if proof is not None and verdict is Verdict.INCONCLUSIVE:
         verdict, why = Verdict.PASS, f"passed at n = {proof.n}"
     finding = _finding(case, verdict, why)
     if verdict is Verdict.FAIL or (verdict is Verdict.PASS and proof is None):

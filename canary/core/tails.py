@@ -141,7 +141,8 @@ class Memory:
         """Return the reference decayed to now with `fresh` added; the old one where nothing is new."""
         if not fresh:
             return self.reference, self.reference_time
-        then = max(self.reference_time, now) if self.reference else now
+        clock = now if math.isfinite(now) else self.reference_time
+        then = max(self.reference_time, clock) if self.reference else clock
         keep = DECAY ** ((then - self.reference_time) / 60) if self.reference else 0.0
         aged = {bucket: weight * keep for bucket, weight in self.reference.items() if weight * keep > 1e-6}  # noqa: PLR2004 - dust
         for bucket, n in fresh.items():

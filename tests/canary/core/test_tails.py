@@ -63,10 +63,11 @@ def test_the_reference_forgets_by_the_minute() -> None:
     assert memory.reference == pytest.approx({100: 50 * 0.933, 110: 10.0})
 
 
-def test_a_clock_that_goes_back_counts_as_still() -> None:
-    """A stepped clock neither revives nor forgets the past."""
+@pytest.mark.parametrize("stepped", [0.0, math.nan, math.inf])
+def test_a_clock_that_goes_wrong_counts_as_still(stepped: float) -> None:
+    """A clock that goes back, or says nothing, neither revives nor forgets the past."""
     memory = Memory().update(P95, 1.1, {1: (EMPTY, hist({100: 50}))}, now=600.0)
-    memory = memory.update(P95, 1.1, {1: (EMPTY, hist({100: 51}))}, now=0.0)
+    memory = memory.update(P95, 1.1, {1: (EMPTY, hist({100: 51}))}, now=stepped)
     assert (memory.reference_time, dict(memory.reference)) == (600.0, {100: 51.0})
 
 
