@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, logsumexp, xlog1py, xlogy
+from scipy.special import log_ndtr, xlog1py, xlogy
 
 Stage = TypeVar("Stage")
 Floats = NDArray[np.float64]
@@ -202,8 +202,20 @@ def with_restarts(process: Callable[[Sequence[Stage]], float], stages: Sequence[
     starts = [process(stages[first:]) for first in range(min(len(stages), planned))]
     logs = [process(stages), *starts, *[0.0] * (planned - len(starts))]
     weights = [0.5, *[0.5 / planned] * planned]
-    return float(logsumexp(logs, b=weights))
+    return log_sum(logs, weights)
+
+
+def log_sum(logs: Sequence[float] | Floats, weights: Sequence[float] | None = None) -> float:
+    """Return ln of the sum of w exp(log), far tails right; -inf without any, NaN if one is NaN."""
+    if len(logs) == 0:
+        return -math.inf
+    top = max(logs)
+    if not math.isfinite(top):
+        return math.nan if any(map(math.isnan, logs)) else float(top)
+    return float(top) + math.log(
+        np.dot(np.exp(np.subtract(logs, top)), np.ones(len(logs)) if weights is None else weights)
+    )
 
 
 def _log_mean(logs: Floats) -> float:
-    return float(logsumexp(logs)) - math.log(len(logs))
+    return log_sum(logs) - math.log(len(logs))

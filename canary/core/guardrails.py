@@ -18,9 +18,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scipy.special import logsumexp
-
 from canary.core.arms import Arm
+from canary.core.bounds import log_sum
 from canary.core.finding import Finding, OnBreach, Verdict
 from canary.core.signals import SIGNALS, Reading, Sight, StageView
 from canary.core.tails import Memory
@@ -219,7 +218,7 @@ def _read(policy: Policy, guard: Guard, views: Sequence[StageView], memory: Memo
 def _with_culprit(policy: Policy, cases: Sequence[_Case]) -> Sequence[_Case]:
     """Mark the largest contribution where the weighted e-values beyond their margins together reach 1/alpha_E."""
     joined = [case for case in cases if _counts(case)]
-    total = float(logsumexp([_over(policy, case) for case in joined])) if joined else -math.inf
+    total = log_sum([_over(policy, case) for case in joined])
     if total < policy.log_bar:
         return cases
     culprit = max(joined, key=lambda case: _over(policy, case))

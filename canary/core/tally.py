@@ -48,12 +48,7 @@ class Tally:
     sums: Mapping[str, float] = field(default_factory=dict)
 
     def __add__(self, other: Tally) -> Tally:
-        counts, sums = dict(self.counts), dict(self.sums)
-        for name, number in other.counts.items():
-            counts[name] = counts.get(name, 0) + number
-        for name, amount in other.sums.items():
-            sums[name] = sums.get(name, 0.0) + amount
-        return Tally(counts, sums)
+        return merged((self, other))
 
     def count(self, *names: str) -> int:
         """Return the sum of the named counts; a name never seen counts 0."""
@@ -72,7 +67,14 @@ class Tally:
 
 def merged(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of any number of tallies; none give the empty tally."""
-    return sum(tallies, Tally())
+    counts: dict[str, int] = {}
+    sums: dict[str, float] = {}
+    for tally in tallies:
+        for name, number in tally.counts.items():
+            counts[name] = counts.get(name, 0) + number
+        for name, amount in tally.sums.items():
+            sums[name] = sums.get(name, 0.0) + amount
+    return Tally(counts, sums)
 
 
 def bucket(seconds: float) -> int:

@@ -173,3 +173,24 @@ def test_a_restart_finds_harm_that_begins_late() -> None:
     stages = [Events(0.5, 20, 60, 10**4), Events(0.5, 40, 8, 10**4)]
     assert bounds.log_e_more(stages) < 5 < bounds.with_restarts(bounds.log_e_more, stages, 2)
     assert bounds.log_e_more(stages) == bounds.with_restarts(bounds.log_e_more, stages, 1)
+
+
+@pytest.mark.parametrize(
+    ("logs", "total"),
+    [
+        ([], -math.inf),
+        ([0.0, 0.0], math.log(2)),
+        ([1e5, 0.0], 1e5),
+        ([-math.inf], -math.inf),
+        ([math.inf, 1], math.inf),
+    ],
+)
+def test_logs_add_without_leaving_the_log_scale(logs: list[float], total: float) -> None:
+    """Sums of e-values too large or too small for a float are right."""
+    assert bounds.log_sum(logs) == pytest.approx(total)
+
+
+@pytest.mark.parametrize("logs", [[math.nan, 1.0], [1.0, math.nan], [math.inf, math.nan]])
+def test_one_nan_makes_the_sum_nan(logs: list[float]) -> None:
+    """What cannot be trusted is not lost in a sum, wherever it stands."""
+    assert math.isnan(bounds.log_sum(logs))
