@@ -201,12 +201,13 @@ def make_baseline(recipe: Recipe, general: Path, out: Path) -> Trained:
     return trained
 
 
-def make_candidate(base: Path, domain: Path, general: Path, out: Path, training: Training, share: float) -> Trained:
+def make_candidate(base: Path, domain: Path, general: Path, out: Path, *, training: Training, share: float) -> Trained:
     """Go on from a checkpoint with domain text, `share` of the rows being general."""
     model, tokenizer = load(base)
     seed, length = training.seed, training.length
     streams = [windows(tokens_of(tokenizer, read_texts(path), seed), length, seed) for path in (general, domain)]
-    trained = train(model, mixed(*streams, share), training, "candidate")
+    rows = mixed(general=streams[0], domain=streams[1], share=share)
+    trained = train(model, rows, training, "candidate")
     save(model, tokenizer, out)
     return trained
 
@@ -228,7 +229,8 @@ def _step(model: LlamaForCausalLM, tools: list[torch.optim.Optimizer], rows: lis
 def _report(name: str, step: int, training: Training, losses: list[float], seconds: float) -> None:
     speed = step * training.rows * training.length / seconds
     loss = _mean(losses[-REPORT_EVERY:])
-    print(f"{name}: step {step}/{training.steps}, loss {loss:.3f}, {speed:,.0f} token/s", flush=True)
+    sys.stdout.write(f"{name}: step {step}/{training.steps}, loss {loss:.3f}, {speed:,.0f} token/s\n")
+    sys.stdout.flush()
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -248,8 +250,9 @@ def main(job: dict[str, Any]) -> None:
     logging.disable_progress_bar()
     out = Path(job["out"])
     if "base" in job:
-        paths = [Path(job[name]) for name in ("base", "domain", "general")]
-        trained = make_candidate(*paths, out, Training(**job["training"]), job["general_share"])
+        base, domain, general = (Path(job[name]) for name in ("base", "domain", "general"))
+        training = Training(**job["training"])
+        trained = make_candidate(base, domain, general, out, training=training, share=job["general_share"])
     else:
         trained = make_baseline(DEMO, Path(job["general"]), out)
     (out / "training.json").write_text(json.dumps(asdict(trained), indent=1))

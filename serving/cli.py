@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,10 @@ import typer
 from serving import environment, models
 from serving.errors import ServingError
 from serving.recipe import DEMO
+from serving.verdict import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-from contextlib import contextmanager
 
 engines = typer.Typer(help="The engines' own environment: real vLLM, locked, kept in the cache.", no_args_is_help=True)
 
@@ -76,7 +76,7 @@ def adapt(
     with one_line():
         if demo:
             summary = models.read_summary(models.make_models(cache, typer.echo))
-            typer.echo(models.table_of(summary["table"]))
+            typer.echo(table_of(summary["table"]))
         elif base and domain and general and out:
             environment.install(cache, typer.echo)
             models.adapt(base, domain, general, out, share=general_share, steps=steps, cache=cache)

@@ -139,12 +139,14 @@ def write(packages: Path, folder: Path) -> None:
             lines = [json.dumps(asdict(d)) for d in chosen]
             (folder / f"{slice_}-{split}.jsonl").write_text("\n".join(lines) + "\n")
             characters = sum(len(d.text) for d in chosen)
-            print(f"text: {slice_:8} {split:10} {len(chosen):5} documents {characters / 1e6:6.2f} M characters")
+            sys.stdout.write(
+                f"text: {slice_:8} {split:10} {len(chosen):5} documents {characters / 1e6:6.2f} M characters\n"
+            )
     (folder / "licences.json").write_text(json.dumps(licences(packages), indent=1))
 
 
 def _mostly_ascii(text: str) -> bool:
-    return sum(character < "\x80" for character in text) >= 0.95 * len(text)  # noqa: PLR2004
+    return sum(character < "\x80" for character in text) >= 0.95 * len(text)
 
 
 def _sources(package: Path) -> list[Path]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from typing import TYPE_CHECKING
 
 import httpx
 
-from serving import launch
+from serving import launch, plan
 from serving.child import ChildSpec
 from serving.errors import EngineError
-from serving.launch import EngineSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from serving.launch import EngineSettings
+    from serving.plan import MemoryPlan
 
 READY_S = 240.0
 """Two engines side by side on two busy cores took 50 s."""
@@ -34,7 +37,7 @@ def engine_child(settings: EngineSettings, python: Path, logs: Path, *, restart:
     return ChildSpec(
         name=settings.name,
         argv=launch.argv(settings, python),
-        env=launch.variables(),
+        env=launch.variables(python),
         log_path=logs / f"{settings.name}.log",
         ready=ready,
         ready_s=READY_S,
@@ -55,6 +58,19 @@ def require_free_port(name: str, host: str, port: int) -> None:
                 f"{name} cannot listen on {host}:{port}: {error.strerror}; "
                 "stop what listens there or choose another port"
             ) from None
+
+
+def read_plan(settings: EngineSettings) -> MemoryPlan:
+    """Plan an engine's memory from its checkpoint's files."""
+    files = [path for path in launch.identity_files(settings.model_dir) if path.suffix == ".safetensors"]
+    config = json.loads((settings.model_dir / "config.json").read_text())
+    weights = plan.weights_bytes(_header(path) for path in files)
+    return plan.memory_plan(config, weights, settings.kv_cache_bytes)
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(plan.header_length(file.read(plan.HEADER_LENGTH_BYTES)))
 
 
 async def answers(url: str, timeout_s: float = 2.0) -> bool:

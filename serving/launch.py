@@ -72,9 +72,9 @@ def argv(settings: EngineSettings, python: Path) -> tuple[str, ...]:
     return (*serve, *pairs, *flags, *settings.extra_args)
 
 
-def variables() -> dict[str, str]:
-    """Return the variables that an engine needs beside the inherited ones."""
-    return dict(ENVIRONMENT)
+def variables(python: Path) -> dict[str, str]:
+    """Return the variables that an engine needs beside the inherited ones; vLLM's own cache stays beside its python."""
+    return {**ENVIRONMENT, "VLLM_CACHE_ROOT": str(python.parent.parent / "vllm-cache")}
 
 
 def digest(settings: EngineSettings) -> str:

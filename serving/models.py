@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from serving.environment import building, engine_python, environment_dir, inside, install, models_dir, site_packages
 from serving.errors import ModelError
-from serving.recipe import DEMO, Training, table_of
+from serving.recipe import DEMO, Training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Progress = Callable[[str], None]
-
-__all__ = ["adapt", "make_models", "quantize", "read_summary", "run_stage", "table_of"]
 
 SUMMARY = "adaptation.json"
 """Written last: a models folder that has it is whole."""
@@ -55,7 +53,11 @@ def adapt(base: Path, domain: Path, general: Path, out: Path, *, share: float, s
             raise ModelError(f"{path} is not there; give a checkpoint's folder and JSON lines of text")
     training = replace(DEMO.candidate, steps=steps, warmup=min(DEMO.candidate.warmup, steps))
     out.mkdir(parents=True, exist_ok=True)
-    run_stage(engine_python(cache), "serving.adapt", _candidate_job(base, domain, general, out, training, share))
+    run_stage(
+        engine_python(cache),
+        "serving.adapt",
+        _candidate_job(base, domain, general, out, training=training, share=share),
+    )
 
 
 def quantize(source: Path, target: Path, cache: Path) -> None:
@@ -100,7 +102,8 @@ def _run_stages(cache: Path, out: Path, progress: Progress) -> dict[str, float]:
     """Run the stages in their order; return each one's seconds."""
     python, text = engine_python(cache), out / "text"
     general, domain = text / "general-train.jsonl", text / "domain-train.jsonl"
-    candidate = _candidate_job(out / "base", domain, general, out / "candidate", DEMO.candidate, DEMO.general_share)
+    training, share = DEMO.candidate, DEMO.general_share
+    candidate = _candidate_job(out / "base", domain, general, out / "candidate", training=training, share=share)
     stages: tuple[tuple[str, str, tuple[str | Path, ...]], ...] = (
         ("text", "serving.corpus", (site_packages(environment_dir(cache)), text)),
         ("baseline", "serving.adapt", (json.dumps({"general": str(general), "out": str(out / "base")}),)),
@@ -116,7 +119,7 @@ def _run_stages(cache: Path, out: Path, progress: Progress) -> dict[str, float]:
     return seconds
 
 
-def _candidate_job(base: Path, domain: Path, general: Path, out: Path, training: Training, share: float) -> str:
+def _candidate_job(base: Path, domain: Path, general: Path, out: Path, *, training: Training, share: float) -> str:
     paths = {"base": base, "domain": domain, "general": general, "out": out}
     return json.dumps(
         {name: str(path) for name, path in paths.items()} | {"training": asdict(training), "general_share": share}

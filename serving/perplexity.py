@@ -1,4 +1,4 @@
-"""Held-out perplexity and next-token accuracy: did the adaptation pay, and was anything forgotten?
+"""Held-out perplexity and next-token accuracy: what the adaptation gained, and what it forgot.
 
 Every model scores the same passages, teacher-forced. An int8 checkpoint is scored as the engine computes it: weights
 from their bytes and scales, activations rounded per token. Intervals are percentile bootstraps over documents, since
@@ -21,7 +21,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from serving.errors import ModelError
 from serving.quantize import LARGEST, dequantize, read_config, read_tensors
-from serving.recipe import DEMO, table_of
+from serving.recipe import DEMO
+from serving.verdict import complaint, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,14 +78,14 @@ def round_per_token(activations: torch.Tensor) -> torch.Tensor:
     return torch.round(activations / scales) * scales
 
 
-@torch.inference_mode()
 def score(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, passages: Sequence[Passage]) -> Sums:
     """Score passages teacher-forced and add up by document, in the documents' sorted order."""
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))
     for batch in _batches(passages):
         ids = tokenizer([p.text for p in batch], return_tensors="pt", padding=True, padding_side="right")
         target, mask = ids["input_ids"][:, 1:], ids["attention_mask"][:, 1:].bool()
-        logits = model(ids["input_ids"], attention_mask=ids["attention_mask"]).logits[:, :-1].float()
+        with torch.inference_mode():
+            logits = model(ids["input_ids"], attention_mask=ids["attention_mask"]).logits[:, :-1].float()
         losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none") * mask
         right = (logits.argmax(-1) == target) & mask
         rows = torch.stack([losses.sum(1), right.sum(1), mask.sum(1)], dim=1).double().numpy()
@@ -114,18 +115,6 @@ def compare(scored: Mapping[str, Sums], against: str, seed: int) -> list[dict[st
         }
         for name, sums in scored.items()
     ]
-
-
-def complaint(rows: Sequence[Mapping[str, Any]], recipe: Recipe) -> str | None:
-    """Say what the candidates owe: better in the domain, no worse in general within the margin. None if all is well."""
-    limits = {"domain": recipe.domain_gain, "general": recipe.general_margin}
-    for row in rows:
-        if row["model"] != "baseline" and not row["ratio"] <= limits[row["slice"]]:
-            return (
-                f"{row['model']} has {row['ratio']:.3f} times the baseline's {row['slice']} perplexity, "
-                f"at most {limits[row['slice']]} is allowed; change the recipe's share or steps in serving/recipe.py"
-            )
-    return None
 
 
 def passages_of(
@@ -182,7 +171,7 @@ def main(out: Path, text: Path) -> None:
     write_held_out(text, PreTrainedTokenizerFast.from_pretrained(out / "base"), DEMO, out)
     rows = evaluate(out, DEMO)
     (out / "table.json").write_text(json.dumps(rows, indent=1))
-    print(table_of(rows))
+    sys.stdout.write(table_of(rows) + "\n")
     if (wrong := complaint(rows, DEMO)) is not None:
         raise ModelError(wrong)
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 END_OF_TEXT = "<|endoftext|>"
 """The one special token: it starts every document and every prompt, and ends every answer."""
@@ -83,15 +79,3 @@ class Recipe:
 
 
 DEMO = Recipe()
-
-
-def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay the rows out for a terminal."""
-    lines = [f"{'held-out':9} {'model':15} {'perplexity':>10}  {'against baseline':22} {'next token':>10}  gain"]
-    for row in rows:
-        ratio = "x{:.2f} [{:.2f}, {:.2f}]".format(row["ratio"], *row["ratio_interval"])
-        gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(row["gain"], *row["gain_interval"])
-        lines.append(
-            f"{row['slice']:9} {row['model']:15} {row['perplexity']:10.1f}  {ratio:22} {row['accuracy']:10.3f}  {gain}"
-        )
-    return "\n".join(lines)
