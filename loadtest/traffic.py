@@ -1,7 +1,8 @@
 """`python -m loadtest.traffic`: unforced user traffic for a demonstration, through the load test's own users.
 
-Each request is a session of its own and goes to whichever arm the gateway chooses. One JSON line a request is appended
-to --out (see loadtest.records.Record). SIGTERM or Ctrl-C stops sending, lets answers finish for 5 s, and prints one line.
+Each request is a session of its own and goes to whichever arm the gateway chooses. One JSON line a request is
+appended to --out (see loadtest.records.Record). SIGTERM or Ctrl-C stops sending, lets answers finish for 5 s, and
+prints one line.
 """
 
 from __future__ import annotations

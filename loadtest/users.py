@@ -29,6 +29,7 @@ from serving.wire import AnswerReader, FrameKind, read_whole
 
 _READ_BYTES = 65536
 _SOON_S = 0.05  # the schedule starts this long after it is made
+_AFTER_TIMEOUT_S = 1.0  # what timed out last still writes its record
 _LONGEST_ERROR = 200  # characters
 
 Clock = Callable[[], float]
@@ -181,7 +182,8 @@ class OpenLoop:
             if self._stopping:
                 return
             self._arrive(line, f"{job.session}-{number}", offset)
-        self._group.join(job.timeout)
+        self._group.join(job.timeout + _AFTER_TIMEOUT_S)
+        self._group.kill()
 
     def stop(self) -> None:
         """Send no more, give what is in flight `drain` seconds, then let go of it."""
