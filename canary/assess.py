@@ -21,11 +21,15 @@ Tallies = Mapping[tuple[int, str, str], Tally]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look read: sums, engines by name, gates' reports of the candidate's digest by kind."""
+    """What a look read: sums, engines by name, gates' reports of the candidate's digest by kind.
+
+    `trouble` says why the sums could not be read, "" if they could.
+    """
 
     tallies: Tallies = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    trouble: str = ""
 
 
 def stages(release: Release, tallies: Tallies) -> list[StageEvidence]:
@@ -44,7 +48,7 @@ def evidence(release: Release, seen: Seen, findings: tuple[Finding, ...], now: f
         pairs=pairs(seen.tallies),
         findings=findings,
         missing=tuple(_missing(release, seen.reports)) if release.phase is Phase.PREFLIGHT else (),
-        unready=tuple(_unready(release, seen.engines)),
+        unready=(*((seen.trouble,) if seen.trouble else ()), *_unready(release, seen.engines)),
         frozen=frozen,
         spend_usd=spend(release, seen.reports.get("load"), now),
         prices=prices(seen.reports.get("load")),

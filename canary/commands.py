@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from canary.card import ArmSpec
 from canary.core import events
@@ -21,6 +21,7 @@ from canary.store import Store, StoreError
 
 _TRIES = 20  # decisions made again on a state that moved meanwhile
 _FRESH_S = 10.0  # a look older than this says nothing about now
+Verb: TypeAlias = Callable[[Store, "Command", Release, float], Awaitable[Event]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ async def _tell(store: Store, command: Command, now: float) -> dict[str, Any]:
         if await _done_before(store, command):
             return await status(store, command.model, now)
         _insist(command, release)
-        event = await VERBS[command.verb](store, command, now)
+        event = await VERBS[command.verb](store, command, release, now)
         after, effects = advance(release, event)
-        if await _write(store, command, text, release, after, effects):
+        if await _write(store, command, change_of(text, release, after, effects), effects):
             return await status(store, command.model, now)
     raise _outrun(command)
 
@@ -96,12 +97,12 @@ async def _start(store: Store, command: Command, now: float) -> dict[str, Any]:
             if prior.active and command.args.get("supersede"):
                 gone, effects = advance(prior, events.Supersede(command.cause(now)))
                 plain = replace(command, idempotency_key="", if_generation=None)
-                await _write(store, plain, text, prior, gone, effects)
+                await _write(store, plain, change_of(text, prior, gone, effects), effects)
                 command = replace(command, if_generation=None)
                 continue
         opening = await _opening(store, spec)
         release, effects = begin(prior, opening, command.cause(now))
-        if await _write(store, command, text, prior, release, effects):
+        if await _write(store, command, change_of(text, prior, release, effects), effects):
             return await status(store, spec.model, now)
     raise _outrun(command)
 
@@ -163,50 +164,42 @@ async def _done_before(store: Store, command: Command) -> bool:
     return bool(key) and await store.remembered(command.model, key) is not None
 
 
-async def _write(
-    store: Store, command: Command, text: str, before: Release | None, after: Release, effects: tuple[Effect, ...]
-) -> bool:
+async def _write(store: Store, command: Command, change: Change, effects: tuple[Effect, ...]) -> bool:
     """Write one change; False if another was faster. Nothing to do is done."""
     if not effects:
         return True
-    change = change_of(text, before, after, effects)
-    committed = await store.commit(_keyed(change, command, after))
-    return committed.code in {"ok", "replayed"}
-
-
-def _keyed(change: Change, command: Command, after: Release) -> Change:
-    if not command.idempotency_key:
-        return change
-    reply = json.dumps({"verb": command.verb, "generation": after.generation})
-    return replace(change, key=command.idempotency_key, reply=reply)
+    if command.idempotency_key:
+        reply = json.dumps({"verb": command.verb, "generation": change.audit["generation"]})
+        change = replace(change, key=command.idempotency_key, reply=reply)
+    return (await store.commit(change)).code in {"ok", "replayed"}
 
 
 def _outrun(command: Command) -> Conflict:
     return Conflict(f"{command.model}: others changed the release {_TRIES} times meanwhile; look again, then repeat")
 
 
-def _plain(kind: Callable[[Cause], Event]) -> Callable[[Store, Command, float], Any]:
-    async def event(_store: Store, command: Command, now: float) -> Event:
+def _plain(kind: Callable[[Cause], Event]) -> Verb:
+    async def event(_store: Store, command: Command, _release: Release, now: float) -> Event:
         return kind(command.cause(now))
 
     return event
 
 
-async def _set_weight(_store: Store, command: Command, now: float) -> Event:
+async def _set_weight(_store: Store, command: Command, _release: Release, now: float) -> Event:
     percent = command.args.get("percent")
     if not isinstance(percent, int | float) or isinstance(percent, bool):
         raise Usage("set-weight: no percent given; write a number from 0 to 100")
     return events.SetWeight(command.cause(now), float(percent))
 
 
-async def _promote(store: Store, command: Command, now: float) -> Event:
+async def _promote(store: Store, command: Command, release: Release, now: float) -> Event:
     look = await store.last_look(command.model)
-    fresh = look is not None and abs(now - look["unix_ms"] / 1000) <= _FRESH_S
+    fresh = look is not None and abs(now - look["unix_ms"] / 1000) <= _FRESH_S and look["at"] == release.at
     evidence = Evidence.from_dict(look["evidence"]) if look is not None and fresh else None
     return events.Promote(command.cause(now), evidence, skip_analysis=bool(command.args.get("skip_analysis")))
 
 
-VERBS: Mapping[str, Callable[[Store, Command, float], Any]] = {
+VERBS: Mapping[str, Verb] = {
     "pause": _plain(events.Pause),
     "resume": _plain(events.Resume),
     "set-weight": _set_weight,

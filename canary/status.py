@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from canary.assess import Seen, Tallies, arm_tally, spend
+from canary.assess import Tallies, arm_tally, spend
 from canary.core.arms import Arm
 from canary.core.events import Evidence
 from canary.core.obstacles import obstacle
@@ -27,7 +27,7 @@ async def status(store: Store, model: str, now: float) -> dict[str, Any]:
     look = await store.last_look(model) or {}
     workers, acks = await store.workers(int(now * 1000)), await store.acks(model)
     live = {worker: acks.get(worker, (-1, 0))[0] for worker in workers}
-    reports = {"load": await store.get_report(model, "load", release.candidate.digest)}
+    load = await store.get_report(model, "load", release.candidate.digest)
     return {
         **_facts(release),
         **_seen(release, look, now),
@@ -37,7 +37,7 @@ async def status(store: Store, model: str, now: float) -> dict[str, Any]:
             "acknowledged": sum(generation >= release.generation for generation in live.values()),
         },
         "guardrails": json.loads(await store.findings(model) or "[]"),
-        "spend_usd": spend(release, Seen(reports=reports).reports.get("load"), now),
+        "spend_usd": spend(release, load, now),
         "timeline": timeline(release, await store.audit(model, _EVENTS)),
     }
 
@@ -79,7 +79,7 @@ def _facts(release: Release) -> dict[str, Any]:
 
 def _seen(release: Release, look: Mapping[str, Any], now: float) -> dict[str, Any]:
     """What the controller's last look says of the way on."""
-    if not release.active or "evidence" not in look:
+    if not release.active or look.get("at") != release.at:
         return {"looked_ms": look.get("unix_ms"), "waiting": "", "to_go": {}}
     evidence = Evidence.from_dict(look["evidence"])
     ahead = obstacle(release, evidence, now)

@@ -59,10 +59,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The controller looked."""
+    """The controller looked; `at` is where the release stood (Release.at), "" for here."""
 
     cause: Cause
     evidence: Evidence
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

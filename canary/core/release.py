@@ -101,8 +101,13 @@ def _stay(release: Release, _event: Any) -> Release:
 
 
 def _look(release: Release, event: events.Look) -> Release:
-    """Decide, worst first: a breach, the money, a guard that pauses, an obstacle, then the way on."""
+    """Decide, worst first: a breach, the money, a guard that pauses, an obstacle, then the way on.
+
+    A release that has moved since it was seen waits for the next look.
+    """
     evidence, cause = event.evidence, event.cause
+    if event.at not in {"", release.at}:
+        return release
     broken = _failing(evidence.findings, OnBreach.ROLLBACK)
     if broken:
         return _roll_back(release, cause, _reasons(broken), int(cause.now * 1000))
@@ -344,7 +349,8 @@ def _effects(before: Release, after: Release, event: Event) -> Iterable[Effect]:
 
 
 def _note(what: str, release: Release, cause: Cause) -> events.Note:
-    return events.Note(what, cause.actor, release.reason or cause.reason, int(cause.now * 1000))
+    why = {"held": release.held, "released": "what held it is gone"}.get(what, release.reason or cause.reason)
+    return events.Note(what, cause.actor, why, int(cause.now * 1000))
 
 
 def _what(before: Release, after: Release, event: Event) -> str:

@@ -85,6 +85,11 @@ class Release:
         return f"{self.phase} {self.percent:g} %"
 
     @property
+    def at(self) -> str:
+        """Name the place exactly: what was seen elsewhere says nothing about here."""
+        return f"{self.release}/{self.attempt}/{self.phase}/{self.stage}"
+
+    @property
     def min_duration(self) -> float:
         """Seconds to stay here at least."""
         if self.phase is Phase.SHADOW and self.plan.shadow is not None:

@@ -1,0 +1,84 @@
+"""The control plane as a process: the admin API and the controller. `python -m canary`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+import uvicorn
+
+from canary.api import create_app
+from canary.controller import Controller
+from canary.errors import LinnetError, Usage
+from canary.metrics import Metrics
+from canary.settings import Settings, settings
+from canary.store import Store, StoreError
+
+log = logging.getLogger("linnet.control")
+
+
+async def serve(chosen: Settings) -> None:
+    """Run both until SIGTERM or SIGINT."""
+    store, metrics = Store.connect(chosen.redis_url), Metrics()
+    controller = Controller(
+        store,
+        f"{socket.gethostname()}.{os.getpid()}",
+        metrics,
+        look_seconds=chosen.look_seconds,
+        lease_ms=chosen.lease_ms,
+    )
+    listener = listen(chosen.control_host, chosen.control_port)
+    config = uvicorn.Config(create_app(store, metrics), log_level="warning", access_log=False, lifespan="off")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    log.warning("control plane on http://%s:%d", *listener.getsockname()[:2])
+    try:
+        await _until(stop, uvicorn.Server(config), listener, controller)
+    finally:
+        await store.close()
+
+
+async def _until(stop: asyncio.Event, server: uvicorn.Server, listener: socket.socket, controller: Controller) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server._serve(sockets=[listener]))  # noqa: SLF001 - serve() takes our signals
+        deciding = tasks.create_task(controller.run())
+        await stop.wait()
+        server.should_exit = True
+        deciding.cancel()
+        with suppress(asyncio.CancelledError):
+            await deciding
+        await serving
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the listener. Raises Usage on an address that is taken or not this machine's."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise Usage(
+            f"control plane: {host}:{port} cannot be bound ({error.strerror}); "
+            "stop what uses it or set LINNET_CONTROL_PORT"
+        ) from None
+
+
+def main() -> int:
+    """Run; an error is one line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        asyncio.run(serve(settings()))
+    except (LinnetError, StoreError) as error:
+        sys.stderr.write(f"linnet: {error}\n")
+        return getattr(error, "exit_code", 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The controller: read, assess, advance, act; once a second for every model, and at once when a tripwire fires.
+
+It keeps nothing but its lease. What it knows lies in the store, so one that is killed resumes where it was, and one
+that slept through its lease can write nothing any more. With the store gone it holds: workers keep their last split.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from canary import keys
+from canary.assess import Seen, evidence, moved, stages
+from canary.confirm import confirm
+from canary.core import events, finding
+from canary.core.events import Cause, Event, Evidence
+from canary.core.finding import Finding
+from canary.core.guardrails import Analysis
+from canary.core.guardrails import look as judge
+from canary.core.release import Release, advance
+from canary.core.tally import TallyError, parse
+from canary.effects import change_of
+from canary.errors import SpecError
+from canary.metrics import Metrics
+from canary.spec import Spec
+from canary.spec import parse as parse_spec
+from canary.store import Lease, Store, StoreError, Trip
+
+log = logging.getLogger("linnet.controller")
+
+ACTOR = "controller"
+_TRIES = 20
+_BACKOFF_S = (0.2, 2.0)  # first and longest wait for a lost store
+_STANDBY_S = 0.2  # how often a controller without the lease asks whether trips are its own
+
+
+class Controller:
+    """One of any number; the one with the lease decides."""
+
+    def __init__(
+        self,
+        store: Store,
+        holder: str,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.time,
+        look_seconds: float = 1.0,
+        lease_ms: int = 3000,
+    ) -> None:
+        self._store = store
+        self._holder = holder
+        self._metrics = metrics
+        self._clock = clock
+        self._look_seconds = look_seconds
+        self._lease_ms = lease_ms
+        self._lease: Lease | None = None
+        self._told: dict[str, str] = {}
+
+    @property
+    def leading(self) -> bool:
+        """True while this controller holds the lease, as far as it knows."""
+        return self._lease is not None
+
+    async def run(self) -> None:
+        """Look and listen until cancelled; then give the lease back."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._for_ever(self._look_and_wait, "looks"))
+                tasks.create_task(self._listen())
+        finally:
+            await self._resign()
+
+    async def step(self) -> None:
+        """Take or renew the lease and look at every model once. Raises StoreError."""
+        token = self._lease.token if self._lease else None
+        self._lease = await self._store.lead(self._holder, token, self._lease_ms)
+        if self._lease is None:
+            return
+        for model in await self._store.models():
+            await self._guarded(model)
+
+    async def look(self, model: str) -> Release | None:
+        """Look at one model and act; return its release. Raises StoreError."""
+        release = _read(await self._store.release_text(model))
+        if release is None:
+            return None
+        if release.active:
+            release = await self._assess(release) or release
+        if self._lease is not None:
+            await confirm(self._store, self._lease, release, self._metrics, self._clock())
+        return release
+
+    async def tripped(self, trip: Trip) -> Release | None:
+        """Act on a worker's tripwire. Raises StoreError."""
+        cause = Cause(f"worker {trip.worker}", trip.reason, self._clock())
+        return await self._tell(trip.model, events.Tripped(cause, trip.release, trip.attempt, trip.unix_ms))
+
+    # Read, assess, advance, act.
+
+    async def _assess(self, release: Release) -> Release | None:
+        now, spec = self._clock(), _spec(release.spec)
+        engines = await self._store.engines()
+        elsewhere = moved(release, engines)
+        if elsewhere:
+            why = f"engines serve elsewhere now: {', '.join(elsewhere)}"
+            return await self._tell(release.model, events.Relocated(Cause(ACTOR, why, now), elsewhere))
+        digest = release.candidate.digest
+        reports = {
+            kind: await self._store.get_report(release.model, kind, digest) for kind in {"load", *release.plan.gates}
+        }
+        seen, findings, analysis = await self._judged(release, spec, Seen({}, engines, reports), now)
+        found = evidence(release, seen, findings, now, spec.frozen_at(now))
+        if not await self._remember(release, found, analysis, now):
+            return None
+        return await self._tell(release.model, events.Look(Cause(ACTOR, "", now), found, release.at), found)
+
+    async def _judged(
+        self, release: Release, spec: Spec, seen: Seen, now: float
+    ) -> tuple[Seen, tuple[Finding, ...], Analysis]:
+        """Read the sums and judge them; sums that cannot be read hold the release where it is."""
+        name = (release.model, release.release, release.attempt)
+        text = await self._store.analysis(*name)
+        analysis = Analysis.from_json(text) if text else Analysis.initial()
+        try:
+            tallies = parse(await self._store.tallies(*name))
+        except TallyError as error:
+            return replace(seen, trouble=str(error)), (), analysis
+        analysis, findings = judge(analysis, spec.policy(), stages(release, tallies), now)
+        return replace(seen, tallies=tallies), findings, analysis
+
+    async def _remember(self, release: Release, found: Evidence, analysis: Analysis, now: float) -> bool:
+        """Keep what was seen before acting on it; False once another leads."""
+        seen = {"unix_ms": int(now * 1000), "at": release.at, "evidence": found.to_dict()}
+        values = {
+            keys.analysis(release.model, release.release, release.attempt): analysis.to_json(),
+            keys.findings(release.model): finding.dumps(found.findings),
+            keys.look(release.model): json.dumps(seen),
+        }
+        if self._lease is not None and await self._store.write(self._lease, values):
+            return True
+        self._lease = None
+        return False
+
+    async def _tell(self, model: str, event: Event, found: Evidence | None = None) -> Release | None:
+        """Advance the release as it stands and write the change; again while a person was faster."""
+        for _ in range(_TRIES):
+            text = await self._store.release_text(model)
+            before = _read(text)
+            if before is None or self._lease is None:
+                return before
+            after, effects = advance(before, event)
+            if not effects:
+                return after
+            change = change_of(text, before, after, effects, evidence=_brief(found))
+            committed = await self._store.commit(replace(change, fence=self._lease.fence))
+            if committed.code == "ok":
+                _tell_log(before, after)
+                return after
+            if committed.code == "fenced":
+                self._lease = None
+        return None
+
+    # Loops that outlive the store.
+
+    async def _look_and_wait(self) -> None:
+        start = time.monotonic()
+        await self.step()
+        await asyncio.sleep(max(0.0, self._look_seconds - (time.monotonic() - start)))
+
+    async def _listen(self) -> None:
+        """Act on trips as they come; a new leader reads them all again, which changes nothing twice."""
+        last = "0"
+
+        async def once() -> None:
+            nonlocal last
+            if self._lease is None:
+                last = "0"
+                await asyncio.sleep(_STANDBY_S)
+                return
+            last, trips = await self._store.trips(last)
+            for trip in trips:
+                await self.tripped(trip)
+
+        await self._for_ever(once, "trips")
+
+    async def _for_ever(self, once: Callable[[], Any], what: str) -> None:
+        """Repeat; while the store is lost say so once, wait longer each time, and decide nothing."""
+        wait = 0.0
+        while True:
+            try:
+                await once()
+                if wait:
+                    log.warning("%s: the store answers again", what)
+                wait = 0.0
+            except StoreError as error:
+                if not wait:
+                    log.warning("%s: %s; holding every release as it is", what, error)
+                wait = min(max(_BACKOFF_S[0], 2 * wait), _BACKOFF_S[1])
+                await asyncio.sleep(wait)
+
+    async def _guarded(self, model: str) -> None:
+        """Look; what is damaged in one model's state is told once and holds that model alone."""
+        try:
+            await self.look(model)
+            self._told.pop(model, None)
+        except (SpecError, ValueError, KeyError, TypeError) as error:
+            line = f"{model}: its state cannot be read ({str(error).splitlines()[0] if str(error) else error!r})"
+            if self._told.get(model) != line:
+                self._told[model] = line
+                log.error("%s; held; abort or roll back by hand", line)  # noqa: TRY400 - one line, never a traceback
+
+    async def _resign(self) -> None:
+        if self._lease is None:
+            return
+        try:
+            await self._store.resign(self._lease)
+        except StoreError:
+            log.info("the lease runs out by itself")
+        self._lease = None
+
+
+def _read(text: str) -> Release | None:
+    return Release.from_json(text) if text else None
+
+
+@lru_cache(maxsize=64)
+def _spec(text: str) -> Spec:
+    """Return the parsed spec; the same text is the same spec."""
+    return parse_spec(text, "the release's spec")
+
+
+def _brief(found: Evidence | None) -> Mapping[str, Any]:
+    """Return the evidence of the moment, as the audit keeps it."""
+    return {} if found is None else found.to_dict()
+
+
+def _tell_log(before: Release, after: Release) -> None:
+    level = logging.WARNING if not after.active else logging.INFO
+    log.log(level, "%s %s: %s -> %s: %s", after.model, after.release, before.place, after.place, after.reason)
