@@ -28,6 +28,8 @@ from loadtest.schedule import load_workload
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8080"
 _WARMUP_S = 2.0
+_PUBLISHED_S = 5.0  # how long a release that has just begun may take to be routed
+_LOOK_S = 0.25
 _EXIT = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INVALID: 3}
 _PER_ARM = (
     "arm",
@@ -139,7 +141,7 @@ def _plan(spec: Spec, client: Client, gateway: str, rate: float | None, duration
         rate=rate or gate.rate,
         duration=_seconds(duration) if duration else gate.duration,
         gateway=gateway,
-        digests=_digests(client.status(spec.model), spec),
+        digests=_digests(client, spec),
         folder=_folder(),
     )
 
@@ -175,17 +177,23 @@ def _run(plan: Plan, arm: str) -> Run:
     return Run(job, records, client, card.engine, plan.digests[arm], card.usd_per_hour)
 
 
-def _digests(status: Mapping[str, Any], spec: Spec) -> dict[str, str]:
-    """The digest of each arm: the control plane's word, else the spec's."""
-    arms = status.get("arms") or {}
-    told = {arm: str((arms.get(arm) or {}).get("digest") or "") for arm in ("baseline", "candidate")}
-    told["candidate"] = told["candidate"] or str(status.get("digest") or "")
-    found = {arm: digest or getattr(spec.arms, arm).digest or "" for arm, digest in told.items()}
-    if not found["candidate"]:
-        raise ControlError(
-            f"{spec.model}: no release is under way to test for; run `linnet start {spec.where}` first", 1
-        )
-    return found
+def _digests(client: Client, spec: Spec) -> dict[str, str]:
+    """Return each arm's digest as it is routed now; a release that has just begun gets a moment to be published.
+
+    Raises ControlError (refused) where the spec's release is not under way: its candidate could not be reached.
+    """
+    deadline = time.monotonic() + _PUBLISHED_S
+    while True:
+        state = client.material(spec.model)
+        split = state.get("split") or {}
+        if split.get("release") == spec.release and split.get("candidate"):
+            return {arm: str(split[arm].get("digest") or "") for arm in ("baseline", "candidate")}
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_S)
+    running = split.get("release") if split.get("candidate") else None
+    found = f"the release under way is {running}" if running else "no release is under way"
+    raise ControlError(f"{spec.release}: {found}; run `linnet start {spec.where}` first", 1)
 
 
 def _seconds(text_: str) -> float:

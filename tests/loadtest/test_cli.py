@@ -45,7 +45,8 @@ class Control(ThreadingHTTPServer):
 
     def __init__(self):
         self.kept = {}
-        self.status = {"model": "m", "digest": "d-candidate", "arms": {"baseline": {"digest": "d-baseline"}}}
+        arms = {arm: {"engine": arm, "digest": f"d-{arm}"} for arm in ("baseline", "candidate")}
+        self.split = {"release": "r-1", **arms}
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -54,8 +55,8 @@ class Handler(BaseHTTPRequestHandler):
     """Two routes."""
 
     def do_GET(self):
-        """Answer a status."""
-        self.answer(self.server.status)
+        """Answer the raw material of reports."""
+        self.answer({"split": self.server.split})
 
     def do_PUT(self):
         """Keep a report."""
@@ -167,11 +168,14 @@ def test_a_spec_that_cannot_be_run_is_one_line(control, spec, capsys, gates, wor
     assert errors.count("\n") == 1
 
 
-def test_without_a_release_or_a_control_plane_nothing_is_sent(control, spec, capsys):
+def test_without_a_release_or_a_control_plane_nothing_is_sent(control, spec, capsys, monkeypatch):
     """Refused is 1, not reachable is 3."""
-    control.status = {"model": "m"}
-    assert run(["loadtest", str(spec()), "--url", control.url]) == 1
-    assert "run `linnet start" in capsys.readouterr().err
+    monkeypatch.setattr("loadtest.cli._PUBLISHED_S", 0.1)
+    other = control.split | {"release": "r-0"}
+    for split, words in ((None, "no release is under way"), (other, "under way is r-0")):
+        control.split = split
+        assert run(["loadtest", str(spec()), "--url", control.url]) == 1
+        assert words in capsys.readouterr().err
     assert run(["loadtest", str(spec()), "--url", "http://127.0.0.1:1"]) == 3
     assert "control plane" in capsys.readouterr().err
 
