@@ -21,7 +21,7 @@ from gateway.access import check_bind
 from gateway.errors import SettingsError
 from gateway.routes.ops import metrics_router
 from gateway.settings import Settings, load
-from gateway.worker import FD, Server
+from gateway.worker import FD, PARENT, Server
 
 _RESTART_S = 0.5
 _AFTER_DRAIN_S = 3.0
@@ -33,7 +33,7 @@ def bind(name: str, host: str, port: int) -> socket.socket:
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        # Accepted connections inherit it; asyncio would set it only where the listener names its protocol. Without it an
+        # Accepted connections inherit it; asyncio sets it only where the listener names its protocol. Without it an
         # answer in two writes waits 40 ms for the client's acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
@@ -83,7 +83,7 @@ class Workers:
         )
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        return {**env, FD: str(self._fd), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}
+        return {**env, FD: str(self._fd), PARENT: str(os.getpid()), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}
 
 
 def ops_server(metrics: Path) -> Server:

@@ -57,10 +57,10 @@ class EngineError(UpstreamError):
 
 
 class Exchange:
-    """One request between its client and the arms."""
+    """One request between its client and the arms; `began` is when its last byte was read, in monotonic seconds."""
 
     def __init__(
-        self, desk: Desk, client: Client, choice: Choice, ask: Ask, *, path: str, passed: Sequence[Header]
+        self, desk: Desk, client: Client, choice: Choice, ask: Ask, *, path: str, passed: Sequence[Header], began: float
     ) -> None:
         self._desk = desk
         self._client = client
@@ -68,7 +68,7 @@ class Exchange:
         self._ask = ask
         self._path = path
         self._head = Head(path, choice.request_id, passed)
-        self._began = monotonic()
+        self._began = began
 
     async def run(self) -> None:
         """Answer the client, and tell what happened."""

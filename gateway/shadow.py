@@ -82,8 +82,7 @@ class Shadow:
     async def _run(self, mirror: Mirror) -> None:
         """Mirror, and count what came of it; what goes wrong here stays here."""
         model = mirror.split.model
-        route = self._splits.route(model)
-        if route is None or (route.split.release, route.split.attempt) != (mirror.split.release, mirror.split.attempt):
+        if not self._wanted(mirror.split):
             self._drop(model, "superseded")
             return
         try:
@@ -95,6 +94,13 @@ class Shadow:
             _LOG.exception("shadow of %s failed", model)
             result = "unscored"
         self._metrics.pairs.labels(model, result).inc()
+
+    def _wanted(self, split: Split) -> bool:
+        """Tell whether the attempt is still under way, and its candidate still asked at all."""
+        route = self._splits.route(split.model)
+        if route is None or route.reduced:
+            return False
+        return (route.split.release, route.split.attempt) == (split.release, split.attempt)
 
     async def _pair(self, mirror: Mirror) -> str:
         """Make one pair: "scored", or "candidate_failed". Raises if the fault is not the candidate's."""

@@ -21,6 +21,7 @@ from gateway.errors import SettingsError
 from gateway.settings import Settings, load
 
 FD = "LINNET_WORKER_FD"
+PARENT = "LINNET_WORKER_PARENT"
 _NOT_READY_S = 0.5  # /readyz says no for this long before the port closes
 _PARENT_S = 1.0
 
@@ -74,8 +75,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
 
 
 async def _watch_parent(app: Gateway, server: Server) -> None:
-    """Drain when the parent is gone: nobody else would ever end this process."""
-    parent = os.getppid()
+    """Drain when the parent is gone: nobody else would ever end this process. It may be gone before this looks."""
+    parent = int(os.environ[PARENT])
     while os.getppid() == parent:  # noqa: ASYNC110 - the kernel sends no event
         await asyncio.sleep(_PARENT_S)
     drain(app, server)

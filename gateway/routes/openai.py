@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from secrets import token_hex
+from time import monotonic
 from typing import Any
 
 from fastapi import APIRouter
@@ -55,6 +56,7 @@ class Generate:
         if kind != _JSON:
             raise ApiError(415, "The content type must be application/json.", "unsupported_media_type")
         body = await read_body(receive, headers.get(b"content-length"), self._desk.limits.body_bytes)
+        began = monotonic()
         asked = ask.read(body)
         route = self._splits.route(asked.model)
         if route is None:
@@ -62,7 +64,7 @@ class Generate:
         caller = access.identify(headers.get(b"authorization"))
         choice = choose(route, asked, headers, caller, request_id)
         passed = [(name, headers[name]) for name in _PASSED if name in headers]
-        return Exchange(self._desk, client, choice, asked, path=path, passed=passed)
+        return Exchange(self._desk, client, choice, asked, path=path, passed=passed, began=began)
 
 
 def models_router(splits: Splits) -> APIRouter:

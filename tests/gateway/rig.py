@@ -27,6 +27,28 @@ NOWHERE = "redis://127.0.0.1:1/0"
 LIMITS = Limits(connect_s=1, first_byte_s=5, between_s=5, total_s=20, drain_s=2)
 
 
+def cut(server: uvicorn.Server) -> None:
+    """No listener, no connection from now on."""
+    for listening in server.servers:
+        listening.close()
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+
+
+class Brief(Server):
+    """A server that ends at once: an engine has no manners to test."""
+
+    async def main_loop(self) -> None:
+        """Look often."""
+        while not self.should_exit:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Cut everything."""
+        cut(self)
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+
+
 class Sim:
     """One simulated engine; `engine` is its inside."""
 
@@ -41,15 +63,13 @@ class Sim:
 
     @property
     def running(self) -> int:
-        """vLLM's num_requests_running."""
+        """What vLLM calls num_requests_running."""
         return self.engine.counts["running"]
 
     def kill(self) -> None:
         """Die: no listener, every connection cut."""
-        for listening in self.server.servers:
-            listening.close()
-        for connection in list(self.server.server_state.connections):
-            connection.transport.abort()
+        cut(self.server)
+        self.server.should_exit = True
 
     def endpoint(self, **more: Any) -> Endpoint:
         """Where it is served."""
@@ -59,7 +79,7 @@ class Sim:
 @asynccontextmanager
 async def serving(server: uvicorn.Server) -> AsyncIterator[str]:
     """Serve on a free port for as long as the block lasts."""
-    listener = bind("LINNET_GATEWAY_PORT", "127.0.0.1", 0)
+    listener = bind("a test's port", "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve(sockets=[listener]))
@@ -77,7 +97,7 @@ async def simulated(model: str, **behaviour: Any) -> AsyncIterator[Sim]:
     sim: Sim | None = None
     engine = Engine(model, fast, seed=0, slots=64, longest=2048, die=lambda: sim.kill() if sim else None)
     config = uvicorn.Config(engine_app(engine), lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-    server = Server(config)
+    server = Brief(config)
     async with serving(server) as url:
         sim = Sim(engine, server, url)
         yield sim

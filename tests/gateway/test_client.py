@@ -48,10 +48,7 @@ async def test_a_slow_reader_holds_the_engine_back_not_the_memory(alone: House, 
     address = alone.url.removeprefix("http://").split(":")
     with socket.create_connection((address[0], int(address[1]))) as line:
         body = b'{"model":"support","prompt":"x","stream":true,"max_tokens":1500,"ignore_eos":true}'
-        line.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
-            % (len(body), body)
-        )
+        line.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
         await until(lambda: base.engine.counts["started"] == 1)
         await asyncio.sleep(0.2)
     await until(lambda: base.running == 0, "freed")

@@ -128,15 +128,14 @@ async def test_a_client_error_passes_and_blames_nobody(house: House, store: Stor
 
 async def test_slices_and_prices_are_counted(house: House, store: Store):
     """Evidence lies under its slice; a slice nobody declared is none."""
-    headers = {"x-linnet-arm": "", "x-linnet-slice": "domain"}
-    del headers["x-linnet-arm"]
+    headers = {"x-linnet-slice": "domain"}
     for number in range(4):
         await house.ask(headers={**headers, "x-linnet-session": f"{number}"})
         await house.ask(headers={"x-linnet-slice": "nonsense", "x-linnet-session": f"{number}"})
 
     async def counted() -> bool:
         found = parse(await store.tallies(MODEL, "r1", 1))
-        by_slice = {name: 0 for name in ("", "domain")}
+        by_slice = dict.fromkeys(("", "domain"), 0)
         for (_, _, slice_), sums in found.items():
             by_slice[slice_] += sums.count("priced")
         return by_slice == {"": 4, "domain": 4}

@@ -44,6 +44,7 @@ async def running(tmp_path: Path, base: Sim, **more: str) -> AsyncIterator[tuple
     finally:
         if process.returncode is None:
             process.terminate()
+        await asyncio.wait_for(process.stdout.read(), 20)  # its workers hold the other end too
         await asyncio.wait_for(process.wait(), 20)
 
 
@@ -68,7 +69,7 @@ async def test_two_workers_serve_sum_their_metrics_and_drain(tmp_path: Path, bas
         assert "linnet_store_up 1.0" in page
         assert (await http.get(f"{url}/metrics")).status_code == 404
 
-        victim = int(sorted(workers)[0].split("-")[-2])
+        victim = int(min(workers).split("-")[-2])
         os.kill(victim, signal.SIGKILL)
 
         async def replaced() -> bool:
@@ -105,6 +106,24 @@ async def test_a_stream_longer_than_the_drain_is_ended_properly(tmp_path: Path, 
         assert seen[-2]["error"]["code"] == "shutting_down"
         assert await asyncio.wait_for(process.wait(), 10) == 0
     await until(lambda: base.running == 0, "freed")
+
+
+async def test_workers_do_not_outlive_their_parent(tmp_path: Path, base: Sim):
+    """Kill -9 of the parent: nobody else would ever end them."""
+    async with running(tmp_path, base) as (process, url, _), httpx.AsyncClient() as http:
+
+        async def serves() -> bool:
+            try:
+                return (await http.get(f"{url}/readyz")).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        async def gone() -> bool:
+            return not await serves()
+
+        await until(serves, "ready")
+        process.kill()
+        await until(gone, "gone")
 
 
 def refused(tmp_path: Path, **env: str) -> str:

@@ -39,6 +39,7 @@ async def request(reader: asyncio.StreamReader) -> None:
 
 
 async def ask(pools: Pools, *urls: str, patience: Patience = PATIENCE) -> Reply:
+    """Send `{}`."""
     return await pools.ask(urls, Head("/v1/x", "r1"), b"{}", patience)
 
 
