@@ -76,7 +76,7 @@ def main() -> int:
         asyncio.run(serve(settings()))
     except (LinnetError, StoreError) as error:
         sys.stderr.write(f"linnet: {error}\n")
-        return getattr(error, "exit_code", 1)
+        return error.exit_code
     return 0
 
 

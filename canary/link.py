@@ -19,6 +19,8 @@ BOUND = 1.0  # seconds; a call to the store never takes longer
 class StoreError(Exception):
     """The store did not answer, or not as it should: one line with the mend."""
 
+    exit_code = 3
+
 
 def open_redis(url: str) -> Redis:
     """Return a client that connects on its first call. Raises StoreError on a URL that is none.

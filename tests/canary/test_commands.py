@@ -1,0 +1,193 @@
+"""What a person says, straight on the store: refusals with their mend, races, repeats."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from canary.commands import Command, execute
+from canary.errors import Conflict, LinnetError, Refused, SpecError, Unknown, Unreachable, Usage
+from canary.store import Store
+from tests.canary.specs import SPEC, changed
+from tests.canary.world import World
+from tests.support.valkey import Valkey
+
+
+@pytest.fixture
+async def world(store: Store) -> World:
+    """A control plane without a release."""
+    return World(store)
+
+
+async def refused(call, kind: type[LinnetError], code: int) -> str:
+    """Return the one line with which a command is refused."""
+    with pytest.raises(kind) as caught:
+        await call
+    assert caught.value.exit_code == code
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+async def test_start_publishes_the_baseline_alone(world: World) -> None:
+    """The first release of a model takes its baseline from the spec; the candidate is not exposed yet."""
+    await world.engines()
+    state = await world.start()
+    assert (state["phase"], state["generation"], state["attempt"]) == ("draft", 1, 1)
+    assert state["desired"] == {"baseline": 1.0, "candidate": 0.0}
+    split = await world.store.read_split("m")
+    assert (split.baseline.replicas, split.candidate) == (("http://127.0.0.1:8101",), None)
+    assert await world.store.models() == ("m",)
+
+
+async def test_start_without_engines_is_refused_with_the_mend(world: World) -> None:
+    """Neither the stack nor the spec says where the arm serves."""
+    line = await refused(world.start(), Refused, 1)
+    assert line.startswith("engine new is not running and the spec gives no replicas; start it (linnet up)")
+    spec = changed("served_model: new,", 'served_model: new, replicas: ["http://127.0.0.1:9"],')
+    assert "no digest" in await refused(world.start(spec), Refused, 1)
+    whole = changed("served_model: new,", 'served_model: new, digest: d2, replicas: ["http://127.0.0.1:9"],')
+    whole = changed("served_model: base,", 'served_model: base, digest: d1, replicas: ["http://127.0.0.1:8"],', whole)
+    assert (await world.start(whole))["digest"] == "d2"
+
+
+async def test_start_of_an_invalid_spec_names_its_lines(world: World) -> None:
+    """The file's own name stands in the error."""
+    with pytest.raises(SpecError) as caught:
+        await world.start(changed("release: r1", "release: [r1]"))
+    assert str(caught.value).startswith("r.yaml:2: release: ")
+
+
+async def test_a_second_start_is_refused_or_supersedes(world: World) -> None:
+    """Only with --supersede does a release lose its place, and the audit has both."""
+    await world.to_canary()
+    other = changed("release: r1", "release: r2")
+    assert "--supersede" in await refused(world.start(other), Refused, 1)
+    state = await world.start(other, supersede=True)
+    assert (state["release"], state["phase"]) == ("r2", "draft")
+    assert [entry["what"] for entry in await world.store.audit("m")][-2:] == ["supersede", "start"]
+    assert await world.store.results() == {("m", "superseded"): 1}
+
+
+async def test_a_later_release_starts_from_the_present_baseline(world: World) -> None:
+    """After a promotion the old baseline is the wrong one, and the message says the right one."""
+    await world.to_canary()
+    await world.say("promote", args={"skip_analysis": True})
+    swapped = changed("release: r1", "release: r2")
+    assert "`engine: new`" in await refused(world.start(swapped), Refused, 1)
+
+
+async def test_a_rolled_back_digest_is_quarantined_until_retry(world: World) -> None:
+    """Another start of it is refused; retry begins a second attempt and lifts the quarantine."""
+    await world.to_canary()
+    await world.say("rollback", "bad answers")
+    assert "was rolled back (bad answers)" in await refused(world.start(), Refused, 1)
+    state = await world.say("retry", "the flags are mended")
+    assert (state["phase"], state["attempt"]) == ("draft", 2)
+    assert await world.store.quarantined("m") == {}
+    await world.say("abort")
+    assert (await world.start())["attempt"] == 3
+
+
+async def test_abort_when_nothing_moves_is_no_error_and_no_change(world: World) -> None:
+    """It is idempotent: the second one writes nothing."""
+    await world.to_canary()
+    await world.say("abort")
+    before, entries = await world.store.release_text("m"), len(await world.store.audit("m"))
+    assert (await world.say("abort"))["phase"] == "aborted"
+    assert await world.store.release_text("m") == before
+    assert len(await world.store.audit("m")) == entries
+    assert (await world.store.read_split("m")).baseline.engine == "base"
+
+
+async def test_promote_needs_a_fresh_look_at_this_very_place(world: World) -> None:
+    """Evidence of the step before says nothing about this one, however fast the second promote comes."""
+    await world.to_canary()
+    await world.traffic(300)
+    await world.step(0.1)
+    assert (await world.say("promote"))["percent"] == 50
+    assert "no fresh look" in await refused(world.say("promote"), Refused, 1)
+    await world.step(0.1)
+    assert "0 of 50 samples" in await refused(world.say("promote"), Refused, 1)
+
+
+async def test_a_thousand_promotes_at_once_make_one_promotion(world: World) -> None:
+    """All insist on one generation: one is carried out, the others are conflicts."""
+    await world.to_canary()
+    generation = (await world.release()).generation
+    order = Command("promote", "m", "ann", "go", generation, args={"skip_analysis": True})
+    results = []
+    for _ in range(10):
+        told = (execute(world.store, order, world.now) for _ in range(100))
+        results += await asyncio.gather(*told, return_exceptions=True)
+    assert sum(isinstance(result, dict) for result in results) == 1
+    assert {type(result) for result in results if not isinstance(result, dict)} == {Conflict}
+    assert await world.store.results() == {("m", "promoted"): 1}
+
+
+async def test_a_repeated_command_is_carried_out_once(world: World) -> None:
+    """The same idempotency key, at once or later, is one change."""
+    await world.to_canary()
+    order = {"idempotency_key": "k1", "args": {"percent": 20}}
+    await asyncio.gather(*(world.say("set-weight", **order) for _ in range(5)))
+    await world.say("set-weight", args={"percent": 10})
+    state = await world.say("set-weight", **order)
+    assert state["percent"] == 10
+    assert [entry["what"] for entry in await world.store.audit("m")].count("set-weight") == 2
+
+
+async def test_an_operator_and_a_controller_race_without_loss(world: World) -> None:
+    """Whoever is faster, every change is a step of its own and the end is the person's abort."""
+    await world.to_canary()
+    for turn in range(30):
+        await asyncio.gather(
+            world.controller.look("m"), world.say("set-weight", args={"percent": 6 + turn % 5}), return_exceptions=True
+        )
+    await asyncio.gather(world.controller.look("m"), world.say("abort"))
+    release = await world.release()
+    assert (release.phase, release.percent) == ("aborted", 0)
+    changes = [entry for entry in await world.store.audit("m") if entry["what"] == "set-weight"]
+    assert [entry["before"] for entry in changes[1:]] == [entry["after"] for entry in changes[:-1]]
+
+
+async def test_wrong_usage_is_told(world: World) -> None:
+    """Unknown verbs and models, missing reasons and percents."""
+    await world.to_canary()
+    assert "no such verb" in await refused(world.say("launch"), Usage, 2)
+    assert "--reason" in await refused(world.say("pause", reason=" "), Usage, 2)
+    assert "no percent" in await refused(world.say("set-weight"), Usage, 2)
+    assert "101 is no percent" in await refused(world.say("set-weight", args={"percent": 101}), Refused, 1)
+    assert "linnet start" in await refused(world.say("pause", model="absent"), Unknown, 1)
+    assert "is at generation 4, not 98" in await refused(world.say("pause", if_generation=98), Conflict, 4)
+
+
+async def test_a_dead_store_is_unreachable(valkey: Valkey) -> None:
+    """Exit code 3, and the mend."""
+    store = Store.connect(valkey.url)
+    valkey.kill()
+    assert "linnet up" in await refused(World(store).say("pause"), Unreachable, 3)
+    await store.close()
+
+
+async def test_status_shows_what_is_desired_and_what_is_so(world: World) -> None:
+    """Shares, workers, guardrails, money and story, from the store alone."""
+    await world.to_canary()
+    await world.traffic(300)
+    await world.acknowledge()
+    await world.step(1)
+    state = await world.say("freeze", "holidays")
+    assert state["desired"] == {"baseline": 0.95, "candidate": 0.05}
+    assert state["actual"] == {"baseline": 0.5, "candidate": 0.5}
+    assert state["workers"] == {"live": 1, "acknowledged": 1}
+    assert state["overlays"]["frozen"] == "holidays"
+    assert state["guardrails"][0]["guardrail"] == "error_rate"
+    assert state["to_go"] == {"seconds": 1.0, "samples": 0, "pairs": 0}
+    assert (state["budget_usd"], round(state["spend_usd"], 2)) == (5, 1.0)
+    assert [(event["phase"], event["percent"], event["actor"]) for event in state["timeline"]] == [
+        ("draft", 0, "ann"),
+        ("preflight", 0, "controller"),
+        ("shadow", 0, "controller"),
+        ("canary", 5, "controller"),
+        ("canary", 5, "ann"),
+    ]
+    assert (await world.release()).spec == SPEC

@@ -1,0 +1,119 @@
+"""A control plane in a test: a real store, a clock of our own, and workers that are only numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from canary.commands import Command, execute
+from canary.controller import Controller
+from canary.core.release import Release
+from canary.metrics import Metrics
+from canary.store import Batch, Store, Trip
+from tests.canary.specs import SPEC
+
+START = 1_800_000_000.0
+LOAD = {
+    "kind": "load",
+    "model": "m",
+    "digest": "d-new",
+    "verdict": "pass",
+    "created_ms": int(START * 1000) + 1,
+    "arms": {
+        "baseline": {"price": [0.0, 1e-6, 2e-6], "seconds": 20},
+        "candidate": {"price": [0.0, 1e-6, 1e-6], "seconds": 20},
+    },
+}
+
+
+class World:
+    """One model `m`, two registered engines, one worker `w`."""
+
+    def __init__(self, store: Store, name: str = "c1") -> None:
+        self.store = store
+        self.now = START
+        self.metrics = Metrics()
+        self.seq = 0
+        self.controller = self.another(name)
+
+    def another(self, name: str, lease_ms: int = 5000) -> Controller:
+        """Return a further controller on the same store and clock."""
+        return Controller(self.store, name, self.metrics, clock=lambda: self.now, lease_ms=lease_ms)
+
+    async def engines(self, **state: str) -> None:
+        """Register both engines, ready unless `state` says otherwise."""
+        for port, name in ((8101, "base"), (8102, "new")):
+            await self.store.register_engine(
+                {
+                    "name": name,
+                    "url": f"http://127.0.0.1:{port}",
+                    "digest": f"d-{name}",
+                    "state": state.get(name, "ready"),
+                }
+            )
+
+    async def say(self, verb: str, reason: str = "because", **more: Any) -> dict[str, Any]:
+        """Carry out a command of a person."""
+        return await execute(self.store, Command(verb, more.pop("model", "m"), "ann", reason, **more), self.now)
+
+    async def start(self, spec: str = SPEC, **args: Any) -> dict[str, Any]:
+        """Start a release."""
+        return await self.say("start", args={"spec": spec, "where": "r.yaml", **args})
+
+    async def step(self, seconds: float = 1.0) -> Release:
+        """Let time pass, then let the controller look once."""
+        self.now += seconds
+        await self.controller.step()
+        return await self.release()
+
+    async def release(self) -> Release:
+        """Return the release as the store has it."""
+        return Release.from_json(await self.store.release_text("m"))
+
+    async def pairs(self, count: int = 40) -> None:
+        """Let shadow pairs be scored, all of them equal."""
+        release = await self.release()
+        await self._flush({f"{release.stage}|candidate|domain|pair.0": count})
+
+    async def traffic(self, each: int = 100, errors: int = 0) -> None:
+        """Let both arms answer `each` requests in the present stage, `errors` of the candidate's failing."""
+        stage = (await self.release()).stage
+        fields: dict[str, int | float] = {}
+        for arm, failed in (("baseline", 0), ("candidate", errors)):
+            for name, count in (("assigned", each), ("done", each), ("ok", each - failed), ("error", failed)):
+                fields[f"{stage}|{arm}|domain|{name}"] = count
+        await self._flush(fields)
+
+    async def acknowledge(self, after_ms: int = 30) -> None:
+        """Let the worker live, and route by the split that stands."""
+        split = await self.store.read_split("m")
+        assert split is not None
+        now_ms = int(self.now * 1000)
+        await self.store.heartbeat("w", now_ms)
+        await self.store.acknowledge("m", "w", split.generation, now_ms + after_ms)
+
+    async def trip(self, reason: str = "6 of 6 failed") -> Trip:
+        """Let the worker's tripwire fire 20 ms ago."""
+        release = await self.release()
+        trip = Trip("m", release.release, release.attempt, release.stage, "w", reason, int(self.now * 1000) - 20)
+        await self.store.trip(trip)
+        return trip
+
+    async def to_canary(self, percent: float = 5) -> Release:
+        """Drive a fresh release to a step of the canary."""
+        await self.engines()
+        await self.start()
+        await self.step()
+        await self.store.put_report("m", "load", "d-new", LOAD)
+        await self.step()
+        await self.pairs()
+        release = await self.step()
+        while release.percent < percent:
+            await self.traffic(300)
+            release = await self.step(3)
+        assert (release.phase, release.percent) == ("canary", percent)
+        return release
+
+    async def _flush(self, fields: dict[str, int | float]) -> None:
+        release = await self.release()
+        self.seq += 1
+        await self.store.flush("w", self.seq, [Batch("m", release.release, release.attempt, fields)])
