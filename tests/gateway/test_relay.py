@@ -44,10 +44,10 @@ def cut(raw: bytes, places: list[int]) -> list[bytes]:
 
 
 @settings(deadline=None)  # the machine is shared; a slow example is no failure
-@given(frames, st.lists(st.integers(min_value=0), max_size=12))
-def test_bytes_pass_unchanged_wherever_the_network_cuts(between: list[bytes], places: list[int]):
-    """What the client gets is what the engine sent, byte for byte."""
-    raw = b"".join([*between, FINISH, USAGE, DONE])
+@given(frames, st.lists(st.integers(min_value=0), max_size=12), st.sampled_from([b"", b": bye", b"\n", b"data: x\n"]))
+def test_bytes_pass_unchanged_wherever_the_network_cuts(between: list[bytes], places: list[int], tail: bytes):
+    """What the client gets is what the engine sent, byte for byte, what comes after its end too."""
+    raw = b"".join([*between, FINISH, USAGE, DONE, tail])
     answer = StreamedAnswer(SAME, usage_asked=True)
     got = b"".join(answer.take(piece, 0.0) for piece in cut(raw, places))
     assert got + answer.end() == raw
@@ -68,7 +68,8 @@ def test_only_the_usage_chunk_is_taken_out(between: list[bytes], places: list[in
 @given(st.text(max_size=60), st.lists(st.integers(min_value=0), max_size=6))
 def test_the_public_name_changes_nothing_but_the_name(text: str, places: list[int]):
     """Text that looks like the name is text."""
-    raw = content(text + '"model":"m" {"model":"m"}') + FINISH + USAGE + DONE
+    nested = chunk(x={"model": "m"}, choices=[{"model": "m", "t": '"model":"m"'}])
+    raw = content(text + '"model":"m" {"model":"m"}') + nested + FINISH + USAGE + DONE
     answer = StreamedAnswer(PublicName("m", 'pub"lic'), usage_asked=True)
     got = b"".join(answer.take(piece, 0.0) for piece in cut(raw, places)) + answer.end()
     assert got == raw.replace(b'"created":1,"model":"m"', b'"created":1,"model":"pub\\"lic"')
