@@ -22,7 +22,7 @@ FORMULAS = {
     "a failed request counts as infinite, so null means that too many failed",
     "failed": "answers without finish_reason, usage or [DONE], with an error, or of another arm than the one forced",
     "lag_p99_ms": "how late the client sent, nearest rank",
-    "asked": "arrivals of the schedule / duration, 1/s (Poisson: near the rate, not equal)",
+    "asked": "arrivals of the schedule / duration, 1/s (the rate, rounded to whole arrivals)",
     "achieved": "requests sent / time it took to send them, 1/s",
     "seconds": "from the beginning of the measurement to the last answer's end, at least the duration",
     "throughput_tokens_per_s": "completion tokens of good answers / seconds",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import count
+from itertools import accumulate, chain, count
 from pathlib import Path
 from random import Random
 
@@ -33,21 +33,35 @@ class Line:
     slice: str = ""
 
 
+def plan(pattern: Pattern, rate: float, warmup: float, duration: float | None, chance: Random) -> Iterator[float]:
+    """Yield the seconds after the start at which requests are due: the warm-up's, then the measurement's.
+
+    Each part has its own arrivals, so the measured ones are as many as asked for. `duration` None never ends.
+    """
+    early = arrivals(pattern, rate, warmup, chance)
+    measured = arrivals(pattern, rate, math.inf if duration is None else duration, chance)
+    return chain(early, (warmup + due for due in measured))
+
+
 def arrivals(pattern: Pattern, rate: float, seconds: float, chance: Random) -> Iterator[float]:
     """Yield the seconds after the start at which requests are due, ascending, below `seconds` (may be infinite).
 
-    `rate` is per second and must be positive. The same `chance` gives the same schedule.
+    `rate` is per second and must be positive. The same `chance` gives the same schedule. A finite Poisson schedule is
+    the process given its expected count (as many uniform draws, sorted), so the run's size is not left to chance.
     """
     if not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f"a rate is a positive number of requests per second, not {rate!r}")
-    return _poisson(rate, seconds, chance) if pattern is Pattern.POISSON else _constant(rate, seconds)
+    if pattern is Pattern.CONSTANT:
+        return _constant(rate, seconds)
+    return _poisson(rate, chance) if math.isinf(seconds) else _poisson_given_count(rate, seconds, chance)
 
 
-def _poisson(rate: float, seconds: float, chance: Random) -> Iterator[float]:
-    due = chance.expovariate(rate)
-    while due < seconds:
-        yield due
-        due += chance.expovariate(rate)
+def _poisson(rate: float, chance: Random) -> Iterator[float]:
+    return accumulate(chance.expovariate(rate) for _ in count())
+
+
+def _poisson_given_count(rate: float, seconds: float, chance: Random) -> Iterator[float]:
+    return iter(sorted(seconds * chance.random() for _ in range(round(rate * seconds))))
 
 
 def _constant(rate: float, seconds: float) -> Iterator[float]:

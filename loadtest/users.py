@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 from random import Random
 from typing import Any
@@ -23,7 +23,7 @@ from gevent.pool import Group
 
 from loadtest.errors import LoadTestError
 from loadtest.records import Job, Record
-from loadtest.schedule import Line, arrivals, draw
+from loadtest.schedule import Line, draw, plan
 from serving.sse import FrameSplitter
 from serving.wire import AnswerReader, FrameKind, read_whole
 
@@ -173,11 +173,10 @@ class OpenLoop:
     def run(self) -> None:
         """Send the whole schedule, then wait for the answers."""
         job = self._job
-        seconds = float("inf") if job.duration is None else job.warmup + job.duration
-        plan: Iterable[float] = arrivals(job.pattern, job.rate, seconds, Random(job.seed))  # noqa: S311 - no secrets
+        dues = plan(job.pattern, job.rate, job.warmup, job.duration, Random(job.seed))  # noqa: S311 - no secrets
         lines = draw(self._lines, Random(job.seed + 1))  # noqa: S311
         self.began = self._clock() + _SOON_S
-        for number, offset, line in zip(count(), plan, lines, strict=False):  # two of the three never end
+        for number, offset, line in zip(count(), dues, lines, strict=False):  # two of the three never end
             self._wait_until(self.began + offset)
             if self._stopping:
                 return

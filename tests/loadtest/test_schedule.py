@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.errors import WorkloadError
-from loadtest.schedule import Line, Pattern, arrivals, draw, load_workload
+from loadtest.schedule import Line, Pattern, arrivals, draw, load_workload, plan
 
 patterns = st.sampled_from(Pattern)
 rates = st.floats(0.5, 200)
@@ -20,9 +20,9 @@ seeds = st.integers(0, 2**32)
 @given(patterns, rates, spans, seeds)
 def test_arrivals_ascend_and_stay_below_the_end(pattern, rate, seconds, seed):
     """An absolute schedule: in order, from 0, never after the end."""
-    plan = list(arrivals(pattern, rate, seconds, Random(seed)))
-    assert all(0 <= due < seconds for due in plan)
-    assert all(a < b for a, b in pairwise(plan))
+    dues = list(arrivals(pattern, rate, seconds, Random(seed)))
+    assert all(0 <= due < seconds for due in dues)
+    assert all(a <= b for a, b in pairwise(dues))
 
 
 @given(patterns, rates, spans, seeds)
@@ -31,11 +31,26 @@ def test_the_same_seed_gives_the_same_schedule(pattern, rate, seconds, seed):
     assert list(arrivals(pattern, rate, seconds, Random(seed))) == list(arrivals(pattern, rate, seconds, Random(seed)))
 
 
-@given(patterns, rates, st.integers(1, 200), seeds)
-def test_a_longer_schedule_begins_like_a_shorter_one(pattern, rate, count, seed):
-    """Time only adds arrivals, so endless traffic is the same traffic."""
-    endless = list(islice(arrivals(pattern, rate, float("inf"), Random(seed)), count))
-    assert list(arrivals(pattern, rate, endless[-1], Random(seed))) == endless[:-1]
+@given(patterns, st.integers(1, 50), st.integers(1, 5), seeds)
+def test_a_finite_schedule_has_the_arrivals_asked_for(pattern, rate, seconds, seed):
+    """Chance places them, and does not count them."""
+    assert len(list(arrivals(pattern, float(rate), float(seconds), Random(seed)))) == rate * seconds
+
+
+@given(patterns, st.integers(1, 50), st.integers(0, 3), st.integers(1, 3), seeds)
+def test_the_warm_up_comes_first_and_takes_nothing_away(pattern, rate, warmup, duration, seed):
+    """In order, and as many in the measurement as without a warm-up."""
+    dues = list(plan(pattern, float(rate), float(warmup), float(duration), Random(seed)))
+    assert dues == sorted(dues)
+    assert sum(due >= warmup for due in dues) == rate * duration
+    assert sum(due < warmup for due in dues) == rate * warmup
+
+
+@given(patterns, rates, seeds)
+def test_endless_traffic_ascends(pattern, rate, seed):
+    """Until somebody stops it."""
+    dues = list(islice(plan(pattern, rate, 0.0, None, Random(seed)), 200))
+    assert all(a < b for a, b in pairwise(dues))
 
 
 @pytest.mark.parametrize("pattern", Pattern)
@@ -47,8 +62,8 @@ def test_the_rate_is_kept(pattern):
 
 def test_poisson_gaps_vary_as_they_should():
     """Independent users: the gaps' standard deviation is their mean."""
-    plan = list(islice(arrivals(Pattern.POISSON, 10.0, float("inf"), Random(3)), 5000))
-    gaps = [b - a for a, b in pairwise(plan)]
+    dues = list(islice(arrivals(Pattern.POISSON, 10.0, float("inf"), Random(3)), 5000))
+    gaps = [b - a for a, b in pairwise(dues)]
     mean = sum(gaps) / len(gaps)
     spread = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
     assert spread / mean == pytest.approx(1.0, abs=0.1)
