@@ -22,6 +22,7 @@ Ready = Callable[[], Awaitable[bool]]
 """Says whether a child does its work. Asked again and again; may raise nothing but CancelledError."""
 
 POLL_S = 0.05
+READY_POLL_S = 0.1
 TAIL_BYTES = 16_000
 
 MENDS = (
@@ -109,7 +110,7 @@ class Child:
                 while self.alive():
                     if self.spec.ready is None or await self.spec.ready():
                         return
-                    await asyncio.sleep(POLL_S)
+                    await asyncio.sleep(READY_POLL_S)
         except TimeoutError:
             raise EngineError(self._complaint(f"was not ready within {self.spec.ready_s:g} s")) from None
         raise EngineError(self._complaint(f"did not come up ({status_words(self.reap())})"))

@@ -32,7 +32,8 @@ def engine_child(settings: EngineSettings, python: Path, logs: Path, *, restart:
     require_free_port(settings.name, settings.host, settings.port)
 
     async def ready() -> bool:
-        return await completes(settings.url, settings.served_model)
+        listening = await listens(settings.host, settings.port)
+        return listening and await completes(settings.url, settings.served_model)
 
     return ChildSpec(
         name=settings.name,
@@ -73,10 +74,21 @@ def _header(path: Path) -> bytes:
         return file.read(plan.header_length(file.read(plan.HEADER_LENGTH_BYTES)))
 
 
+async def listens(host: str, port: int) -> bool:
+    """Say whether something accepts connections: cheap enough to ask while an engine still loads."""
+    try:
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
 async def answers(url: str, timeout_s: float = 2.0) -> bool:
     """Say whether a GET of this address answers with a success."""
     try:
-        async with httpx.AsyncClient(timeout=timeout_s) as client:
+        async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
             return (await client.get(url)).is_success
     except httpx.HTTPError:
         return False
@@ -86,7 +98,7 @@ async def completes(url: str, model: str, timeout_s: float = 30.0) -> bool:
     """Say whether an engine answers a one-token completion: /health says yes while it is frozen or asleep."""
     body = {"model": model, "prompt": "The", "max_tokens": 1, "temperature": 0}
     try:
-        async with httpx.AsyncClient(timeout=httpx.Timeout(timeout_s, connect=1.0)) as client:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(timeout_s, connect=1.0), trust_env=False) as client:
             answer = await client.post(f"{url}/v1/completions", json=body)
             return answer.is_success and bool(answer.json().get("choices"))
     except (httpx.HTTPError, ValueError):
@@ -95,7 +107,7 @@ async def completes(url: str, model: str, timeout_s: float = 30.0) -> bool:
 
 async def warm(url: str, model: str, prompts: Sequence[str] = WARM_PROMPTS, timeout_s: float = 60.0) -> None:
     """Send a few requests of several lengths and kinds, some at once: the first ones are slow and are no evidence."""
-    async with httpx.AsyncClient(base_url=url, timeout=timeout_s) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=timeout_s, trust_env=False) as client:
         try:
             for concurrency in (1, 4):
                 await asyncio.gather(*(_warm_one(client, model, p) for p in prompts for _ in range(concurrency)))

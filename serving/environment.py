@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from serving.errors import InstallError
 from serving.recipe import DEMO
+from serving.steps import run_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,15 +44,18 @@ _BOOT = (
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where wheels come from, beyond the default index: pip's own configuration, which uv does not read."""
+    """Where wheels come from: pip's own configuration, which uv does not read."""
 
     find_links: tuple[str, ...] = ()
     extra_indexes: tuple[str, ...] = ()
+    index: str = ""
+    certificates: str = ""
 
     def arguments(self) -> list[str]:
         """Return the options for `uv pip`."""
         links = [argument for place in self.find_links for argument in ("--find-links", place)]
-        return links + [argument for url in self.extra_indexes for argument in ("--extra-index-url", url)]
+        default = ["--default-index", self.index] if self.index else []
+        return default + links + [argument for url in self.extra_indexes for argument in ("--extra-index-url", url)]
 
 
 def cache_dir() -> Path:
@@ -126,11 +130,14 @@ def inside(python: Path, module: str, *arguments: str | Path) -> list[str]:
 
 
 def pip_sources() -> Sources:
-    """Read pip's find-links and extra indexes from the environment and from pip's configuration."""
+    """Read pip's places and certificates from the environment, else from pip's configuration."""
     configured = _pip_config()
-    links = os.environ.get("PIP_FIND_LINKS", "") or configured.get("find-links", "")
-    indexes = os.environ.get("PIP_EXTRA_INDEX_URL", "") or configured.get("extra-index-url", "")
-    return Sources(tuple(links.split()), tuple(indexes.split()))
+
+    def value(name: str) -> str:
+        return os.environ.get(f"PIP_{name.upper().replace('-', '_')}", "") or configured.get(name, "")
+
+    links, indexes = value("find-links").split(), value("extra-index-url").split()
+    return Sources(tuple(links), tuple(indexes), value("index-url"), value("cert"))
 
 
 def find_uv() -> str:
@@ -175,8 +182,9 @@ def _make(home: Path, progress: Progress) -> None:
     uv = find_uv()
     progress("engines: making an environment for real vLLM (about 600 MB to download, 2.4 GB on disk, once)")
     try:
-        _run([uv, "venv", "--quiet", "--relocatable", "--python", _python(), str(aside)], progress)
-        _run(_sync_command(uv, aside / "bin" / "python"), progress)
+        sources = pip_sources()
+        _run([uv, "venv", "--quiet", "--relocatable", "--python", _python(), str(aside)], sources, progress)
+        _run(_sync_command(uv, aside / "bin" / "python", sources), sources, progress)
         _name_vllm(aside)
         aside.rename(home)
     except BaseException:
@@ -189,21 +197,22 @@ def _python() -> str:
     return sys.executable if sys.version_info[:2] == (3, 11) else "python3.11"
 
 
-def _sync_command(uv: str, python: Path) -> list[str]:
+def _sync_command(uv: str, python: Path, sources: Sources) -> list[str]:
     """Wheels are held to the lock's hashes, so it does not matter which index has them: any match is as good."""
     options = ["--require-hashes", "--no-build", "--compile-bytecode", "--index-strategy", "unsafe-best-match"]
-    return [uv, "pip", "sync", "--python", str(python), *options, *pip_sources().arguments(), str(LOCK)]
+    return [uv, "pip", "sync", "--python", str(python), *options, *sources.arguments(), str(LOCK)]
 
 
-def _run(command: Sequence[str], progress: Progress) -> None:
-    """Run one step of the installation, its lines shown as they come; a failure becomes one line."""
-    lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-        for line in child.stdout or ():
-            lines.append(line.rstrip())
-            if _worth_showing(line):
-                progress(f"engines: {line.strip()}")
-    if child.returncode:
+def _run(command: Sequence[str], sources: Sources, progress: Progress) -> None:
+    """Run one step of the installation; a failure becomes one line."""
+    ours = {"UV_HTTP_TIMEOUT": "180"} | ({"SSL_CERT_FILE": sources.certificates} if sources.certificates else {})
+
+    def show(line: str) -> None:
+        if _worth_showing(line):
+            progress(f"engines: {line.strip()}")
+
+    status, lines = run_step(command, ours | os.environ, show)
+    if status:
         raise InstallError(explain(lines))
 
 

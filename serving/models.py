@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
-from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +14,22 @@ from typing import TYPE_CHECKING, Any
 from serving.environment import building, engine_python, environment_dir, inside, install, models_dir, site_packages
 from serving.errors import ModelError
 from serving.recipe import DEMO, Training
+from serving.steps import run_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Progress = Callable[[str], None]
+
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONUNBUFFERED": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""No network, no bars; threads that wait sleep, so that a busy machine does not slow the training tenfold."""
 
 SUMMARY = "adaptation.json"
 """Written last: a models folder that has it is whole."""
@@ -67,17 +76,14 @@ def quantize(source: Path, target: Path, cache: Path) -> None:
 
 def run_stage(python: Path, module: str, *arguments: str | Path, progress: Progress = print) -> None:
     """Run a module under the engines' python and show its lines; a failure becomes one line."""
-    last: deque[str] = deque(maxlen=5)
-    command = inside(python, module, *arguments)
-    quiet = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TRANSFORMERS_VERBOSITY": "error"}
-    quiet |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=quiet) as child:
-        for line in child.stdout or ():
-            last.append(line.rstrip())
-            if not line.startswith("error: "):
-                progress(line.rstrip())
-    if child.returncode:
-        said = last[-1] if last else f"exit status {child.returncode}"
+
+    def show(line: str) -> None:
+        if not line.startswith("error: "):
+            progress(line)
+
+    status, lines = run_step(inside(python, module, *arguments), os.environ | QUIET, show)
+    if status:
+        said = lines[-1] if lines else f"{module} ended with status {status}; run it again"
         raise ModelError(said.removeprefix("error: "))
 
 
