@@ -18,16 +18,23 @@ from serving.supervisor import Event, EventKind, Supervisor
 
 SLEEP = "import time; time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-FAMILY = "import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True); time.sleep(60)"
+FAMILY = (
+    "import subprocess, sys, time;"
+    "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid, flush=True);"
+    "time.sleep(60)"
+)
 
 
 def child(tmp_path: Path, code: str, **more) -> ChildSpec:
+    """A child that runs a piece of Python."""
     return ChildSpec(name="it", argv=(sys.executable, "-c", code), log_path=tmp_path / "it.log", **more)
 
 
 def says(path: Path, word: str):
+    """Ready once the log has this word."""
+
     async def ready() -> bool:
-        return word in path.read_text()
+        return word in path.read_text()  # noqa: ASYNC240 - a tiny file
 
     return ready
 
@@ -41,8 +48,9 @@ def gone(pid: int) -> bool:
 
 
 async def until(condition, seconds: float = 10.0) -> None:
+    """Wait for something that a process does."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nothing tells us
             await asyncio.sleep(0.02)
 
 
@@ -208,7 +216,7 @@ async def test_children_do_not_outlive_a_supervisor_that_dies(tmp_path, number):
         asyncio.run(main())
     """)
     log = tmp_path / "it.log"
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220 - milliseconds
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as parent:
         pid = int(parent.stdout.readline())
