@@ -21,6 +21,8 @@ from canary.store import Store, StoreError
 
 log = logging.getLogger("linnet.control")
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 async def serve(chosen: Settings) -> None:
     """Run both until SIGTERM or SIGINT."""
@@ -57,7 +59,11 @@ async def _until(stop: asyncio.Event, server: uvicorn.Server, listener: socket.s
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind the listener. Raises Usage on an address that is taken or not this machine's."""
+    """Bind the listener. Raises Usage on an address that is taken, or that others could reach: it has no keys yet."""
+    if host not in LOOPBACK:
+        raise Usage(
+            f"control plane: {host} is reachable by others and there are no keys; set LINNET_CONTROL_HOST=127.0.0.1"
+        )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)

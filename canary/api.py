@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from canary.assess import MENDS
 from canary.commands import Command, execute
 from canary.errors import Conflict, LinnetError, Refused, SpecError, TimedOut, Unknown, Unreachable, Usage
 from canary.metrics import Metrics
@@ -94,7 +95,7 @@ def _reading(store: Store, clock: Callable[[], float]) -> APIRouter:
     async def gate_report(model: Name, kind: Kind, digest: Digest) -> dict[str, Any]:
         found = await store.get_report(model, kind, digest)
         if found is None:
-            raise Unknown(f"{model}: no {kind} report for {digest[:19]}; run `linnet {kind}test SPEC`")
+            raise Unknown(f"{model}: no {kind} report for {digest[:19]}; run `{MENDS[kind]}`")
         return found
 
     @router.get("/audit")

@@ -15,7 +15,7 @@ from canary.core.state import Phase, Release
 from canary.core.tally import Tally, merged
 
 _DOWN = frozenset({"ended", "failed", "stopped", "down", "dead"})  # states of an engine that cannot serve
-_MENDS = {"load": "linnet loadtest SPEC", "eval": "linnet eval SPEC"}
+MENDS = {"load": "linnet loadtest SPEC", "eval": "linnet eval SPEC"}
 Tallies = Mapping[tuple[int, str, str], Tally]
 
 
@@ -105,10 +105,10 @@ def _missing(release: Release, reports: Mapping[str, Mapping[str, Any] | None]) 
     for kind in release.plan.gates:
         report = reports.get(kind)
         if report is None:
-            yield f"no {kind} report for candidate {short}: run `{_MENDS[kind]}`"
+            yield f"no {kind} report for candidate {short}: run `{MENDS[kind]}`"
         elif report.get("verdict") != "pass":
             why = ", ".join(str(reason) for reason in report.get("reasons", ())) or "no reason given"
-            yield f"the {kind} report of candidate {short} says {report.get('verdict')} ({why}): `{_MENDS[kind]}` again"
+            yield f"the {kind} report of candidate {short} says {report.get('verdict')} ({why}): `{MENDS[kind]}` again"
 
 
 def _unready(release: Release, engines: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,7 @@ log = logging.getLogger("linnet.controller")
 ACTOR = "controller"
 _TRIES = 20
 _BACKOFF_S = (0.2, 2.0)  # first and longest wait for a lost store
+_SWEEP_S, _GONE_S = 600.0, 3600.0  # how often workers are forgotten, and after how long a silence
 _STANDBY_S = 0.2  # how often a controller without the lease asks whether trips are its own
 
 
@@ -61,6 +62,7 @@ class Controller:
         self._lease_ms = lease_ms
         self._lease: Lease | None = None
         self._told: dict[str, str] = {}
+        self._swept = 0.0
 
     @property
     def leading(self) -> bool:
@@ -71,7 +73,7 @@ class Controller:
         """Look and listen until cancelled; then give the lease back."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._for_ever(self._look_and_wait, "looks"))
+                tasks.create_task(self._for_ever(self._look_and_wait, log))
                 tasks.create_task(self._listen())
         finally:
             await self._resign()
@@ -84,6 +86,7 @@ class Controller:
             return
         for model in await self._store.models():
             await self._guarded(model)
+        await self._forget_workers()
 
     async def look(self, model: str) -> Release | None:
         """Look at one model and act; return its release. Raises StoreError."""
@@ -187,20 +190,20 @@ class Controller:
             for trip in trips:
                 await self.tripped(trip)
 
-        await self._for_ever(once, "trips")
+        await self._for_ever(once, None)
 
-    async def _for_ever(self, once: Callable[[], Any], what: str) -> None:
+    async def _for_ever(self, once: Callable[[], Awaitable[None]], say: logging.Logger | None) -> None:
         """Repeat; while the store is lost say so once, wait longer each time, and decide nothing."""
         wait = 0.0
         while True:
             try:
                 await once()
-                if wait:
-                    log.warning("%s: the store answers again", what)
+                if wait and say:
+                    say.warning("the store answers again")
                 wait = 0.0
             except StoreError as error:
-                if not wait:
-                    log.warning("%s: %s; holding every release as it is", what, error)
+                if say and not wait:
+                    say.warning("%s; holding every release as it is", error)
                 wait = min(max(_BACKOFF_S[0], 2 * wait), _BACKOFF_S[1])
                 await asyncio.sleep(wait)
 
@@ -214,6 +217,13 @@ class Controller:
             if self._told.get(model) != line:
                 self._told[model] = line
                 log.error("%s; held; abort or roll back by hand", line)  # noqa: TRY400 - one line, never a traceback
+
+    async def _forget_workers(self) -> None:
+        """Drop what is kept of workers that are long gone, now and then."""
+        now = self._clock()
+        if now - self._swept >= _SWEEP_S:
+            self._swept = now
+            await self._store.forget_workers(int((now - _GONE_S) * 1000))
 
     async def _resign(self) -> None:
         if self._lease is None:

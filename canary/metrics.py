@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from canary.core.finding import Verdict
 from canary.core.state import Phase
 from canary.errors import LinnetError
-from canary.status import status
+from canary.status import glance
 from canary.store import Store, StoreError
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -66,7 +66,7 @@ async def _fill(store: Store, registry: CollectorRegistry) -> None:
     gauges = _gauges(registry)
     for model in await store.models():
         try:
-            _set(gauges, await status(store, model, time.time()))
+            _set(gauges, await glance(store, model, time.time()))
         except (LinnetError, json.JSONDecodeError, KeyError, TypeError, ValueError):
             continue  # a damaged state is told by the status itself; the other models' metrics go on
     registry.register(_Results(await store.results()))

@@ -62,13 +62,13 @@ class _Reader:
             return dict(self._pairs(node, path))
         if isinstance(node, yaml.SequenceNode):
             return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self.loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return self.loader.construct_object(node)
 
     def _pairs(self, node: yaml.MappingNode, path: Path) -> Iterator[tuple[Any, Any]]:
         self.loader.flatten_mapping(node)
         known = set()
         for key_node, value_node in node.value:
-            key = str(self.loader.construct_object(key_node))  # type: ignore[no-untyped-call]
+            key = str(self.loader.construct_object(key_node))
             line = key_node.start_mark.line + 1
             if key in known:
                 self.source.faults.append((line, f"{key} is given twice; keep one"))

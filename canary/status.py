@@ -17,11 +17,17 @@ from canary.errors import Unknown
 from canary.store import Store
 
 _PLACE = re.compile(r"(\w+) (\S+) %")
-_EVENTS = 10_000  # audit entries searched for a timeline
+_EVENTS = 1_000  # audit entries of a model read for a timeline
 
 
 async def status(store: Store, model: str, now: float) -> dict[str, Any]:
     """Return a model's release as JSON values; `now` in Unix seconds. Raises Unknown, StoreError."""
+    state = await glance(store, model, now)
+    return {**state, "timeline": timeline(state["release"], state["attempt"], await store.audit(model, _EVENTS))}
+
+
+async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
+    """Return the status without its timeline."""
     release = read(model, await store.release_text(model))
     tallies = _parse(await store.tallies(model, release.release, release.attempt))
     look = await store.last_look(model) or {}
@@ -38,7 +44,6 @@ async def status(store: Store, model: str, now: float) -> dict[str, Any]:
         },
         "guardrails": json.loads(await store.findings(model) or "[]"),
         "spend_usd": spend(release, load, now),
-        "timeline": timeline(release, await store.audit(model, _EVENTS)),
     }
 
 
@@ -102,9 +107,9 @@ def actual(release: Release, tallies: Tallies) -> dict[str, float | None]:
     return {arm: count / total if total else None for arm, count in assigned.items()}
 
 
-def timeline(release: Release, audit: list[dict[str, str]]) -> list[dict[str, Any]]:
+def timeline(release: str, attempt: int, audit: list[dict[str, str]]) -> list[dict[str, Any]]:
     """Return the attempt's story from its audit, oldest first."""
-    mine = (entry for entry in audit if entry.get("release") == release.release)
+    mine = (entry for entry in audit if entry.get("release") == release)
     return [
         {
             "unix_ms": int(entry.get("unix_ms", 0)),
@@ -115,7 +120,7 @@ def timeline(release: Release, audit: list[dict[str, str]]) -> list[dict[str, An
             "generation": int(entry.get("generation", 0)),
         }
         for entry in mine
-        if entry.get("attempt") == str(release.attempt)
+        if entry.get("attempt") == str(attempt)
     ]
 
 

@@ -22,6 +22,7 @@ __all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip
 
 LIVE_MS = 5_000  # a worker whose heartbeat is older is gone
 _TRIPS_KEPT = 10_000
+_SEARCHED = 5_000
 _TRIP_BLOCK_MS = 500
 
 
@@ -162,6 +163,16 @@ class Store:
         found = await self._ask(self._redis.zrangebyscore(keys.WORKERS, now_ms - LIVE_MS, "+inf"))
         return tuple(found)
 
+    async def forget_workers(self, before_ms: int) -> None:
+        """Drop heartbeats, flush numbers and acknowledgements of workers not heard of since `before_ms`."""
+        gone = await self._ask(self._redis.zrangebyscore(keys.WORKERS, "-inf", before_ms))
+        if not gone:
+            return
+        for model in await self.models():
+            await self._ask(self._redis.hdel(keys.acks(model), *gone))
+        await self._ask(self._redis.hdel(keys.FLUSHED, *gone))
+        await self._ask(self._redis.zrem(keys.WORKERS, *gone))
+
     async def acks(self, model: str) -> dict[str, tuple[int, int]]:
         """Return each worker's (generation, unix_ms of its acknowledgement)."""
         found = await self._ask(self._redis.hgetall(keys.acks(model)))
@@ -180,8 +191,11 @@ class Store:
         return {(model, result): int(count) for (model, _, result), count in split}
 
     async def audit(self, model: str | None = None, count: int = 1000) -> list[dict[str, str]]:
-        """Return up to `count` of the latest audit entries, oldest first, each with its stream id."""
-        entries = await self._ask(self._redis.xrevrange(keys.AUDIT, count=None if model else count))
+        """Return up to `count` of the latest audit entries, oldest first, each with its stream id.
+
+        One model's are searched among the last `_SEARCHED` of all, so that a long audit costs no more than a second.
+        """
+        entries = await self._ask(self._redis.xrevrange(keys.AUDIT, count=max(count, _SEARCHED) if model else count))
         chosen = [{"id": key, **fields} for key, fields in entries if model in (None, fields.get("model"))]
         return chosen[:count][::-1]
 

@@ -121,6 +121,7 @@ async def test_a_bad_environment_is_one_line(valkey_url: str) -> None:
     """The variable is named, or what a store's URL looks like."""
     for more, code, word in (
         ({"LINNET_CONTROL_PORT": "many"}, 2, "LINNET_CONTROL_PORT=many"),
+        ({"LINNET_CONTROL_HOST": "0.0.0.0"}, 2, "reachable by others"),
         ({"LINNET_REDIS_URL": "http://nowhere"}, 3, "redis://HOST"),
     ):
         process = await spawn(valkey_url, 0, **more)
