@@ -66,6 +66,7 @@ def figures(run: Run, limits: Limits) -> dict[str, Any]:
         "arm": job.arm,
         "engine": run.engine,
         "digest": run.digest,
+        "records": job.out,
         "rate": job.rate,
         "asked": _per(len(records), duration),
         "achieved": _per(len(sent), sending),

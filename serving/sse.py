@@ -35,6 +35,8 @@ class FrameSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the frames they complete, terminators included."""
         buffer = self._buffer
+        if not buffer and _is_one_frame(data):
+            return [data]
         buffer += data
         ends = self._ends()
         frames = [bytes(buffer[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
@@ -50,6 +52,11 @@ class FrameSplitter:
         if ends and ends[-1] == len(self._buffer) and self._buffer.endswith(b"\r"):
             ends.pop()
         return ends
+
+
+def _is_one_frame(data: bytes) -> bool:
+    """Tell cheaply whether a piece is exactly one frame as engines send them: the common case, token by token."""
+    return data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data
 
 
 def payload(frame: bytes) -> bytes | None:

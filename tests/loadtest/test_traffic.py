@@ -56,6 +56,20 @@ def test_traffic_ends_by_itself_and_tells_failures_by_arm(simulated, workload, t
     assert said == f"sent {count}, ok 0, failed {count} (no arm {count})\n"
 
 
+def test_no_users_are_left_when_traffic_is_killed(simulated, workload):
+    """Locust sees within a second or so that nobody started it any more."""
+    engine = simulated(ttft_ms=20, tpot_ms=2)
+    with start(engine.url, workload, "--rate=20") as process:
+        deadline = time.monotonic() + 20
+        while not engine.counts["started"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    time.sleep(1.5)
+    before = engine.counts["started"]
+    time.sleep(0.5)
+    assert engine.counts["started"] == before
+
+
 def test_the_summary_names_the_arms():
     """What was not sent is not counted as sent."""
     records = [Record(1, 1, arm="baseline", ok=True), Record(1, 1, arm="candidate"), Record(1, 1, sent=False)]

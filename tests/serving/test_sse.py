@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.sse import FrameSplitter, payload
@@ -45,6 +45,8 @@ def test_where_the_network_cuts_makes_no_difference(data, places):
 
 
 @given(streams)
+@example(b"data: a\r\rdata: b\n\n")
+@example(b"data: a\r\n\r\ndata: b\n\n")
 def test_byte_by_byte_gives_the_same_frames(data):
     """The hardest cut of all."""
     assert split([data[i : i + 1] for i in range(len(data))]) == split([data])
