@@ -121,9 +121,8 @@ class Child:
 
     def _complaint(self, what: str) -> str:
         tail = self._tail()
-        mend = next((mend for pattern, mend in MENDS if re.search(pattern, tail)), "read its log")
         said = last_meaningful(tail.splitlines())
-        return f"{self.spec.name} {what}: {said or 'it said nothing'}; {mend} ({self.spec.log_path})"
+        return f"{self.spec.name} {what}: {said or 'it said nothing'}; {mend_for(tail, 'read its log')} ({self.spec.log_path})"
 
     def _tail(self) -> str:
         with self.spec.log_path.open("rb") as log:
@@ -151,6 +150,11 @@ def spawn(spec: ChildSpec) -> Child:
         raise EngineError(f"{spec.name} cannot be started: {error.strerror}: {error.filename}") from None
     _pin(process.pid, spec.core)
     return Child(spec, process, start)
+
+
+def mend_for(text: str, otherwise: str) -> str:
+    """Return what mends the trouble that a program's output tells of."""
+    return next((mend for pattern, mend in MENDS if re.search(pattern, text)), otherwise)
 
 
 def last_meaningful(lines: Sequence[str]) -> str:

@@ -11,13 +11,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from serving.child import mend_for, status_words
 from serving.environment import building, engine_python, environment_dir, inside, install, models_dir, site_packages
 from serving.errors import ModelError
 from serving.recipe import DEMO, Training
 from serving.steps import run_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     Progress = Callable[[str], None]
 
@@ -83,8 +84,15 @@ def run_stage(python: Path, module: str, *arguments: str | Path, progress: Progr
 
     status, lines = run_step(inside(python, module, *arguments), os.environ | QUIET, show)
     if status:
-        said = lines[-1] if lines else f"{module} ended with status {status}; run it again"
-        raise ModelError(said.removeprefix("error: "))
+        raise ModelError(_complaint(module, status, lines))
+
+
+def _complaint(module: str, status: int, lines: Sequence[str]) -> str:
+    """A stage that knows what is wrong says so itself, after `error: `; else its last words, and a mend."""
+    said = lines[-1] if lines else ""
+    if said.startswith("error: "):
+        return said.removeprefix("error: ")
+    return f"{module} failed ({status_words(status)}): {said or 'it said nothing'}; {mend_for(said, 'run it again')}"
 
 
 def _make(cache: Path, home: Path, progress: Progress) -> None:

@@ -81,7 +81,10 @@ def test_a_stage_runs_as_a_module_of_this_package_alone(tmp_path):
 
 def test_a_stage_that_fails_says_its_last_line():
     """One line, whatever the stage printed before."""
-    with pytest.raises(ModelError, match=r"^IndexError: list index out of range$"):
+    with pytest.raises(
+        ModelError,
+        match=r"^serving.corpus failed \(exit status 1\): IndexError: list index out of range; run it again$",
+    ):
         models.run_stage(Path(sys.executable), "serving.corpus", progress=lambda _: None)
 
 
