@@ -39,10 +39,9 @@ class Follower:
         """Ask for every model's split once."""
         try:
             models = dict.fromkeys([*self._splits.models, *await self._store.models()])
-            for model in models:
-                split = await self._store.read_split(model)
-                if split is not None:
-                    await self._take(split, polled=True)
+            failures = [failure for model in models if (failure := await self._ask(model)) is not None]
+            if failures:
+                raise failures[0]
         except StoreError:
             self._acknowledged.clear()  # whoever answers next may never have heard of this worker
             self._metrics.store_up(up=False)
@@ -51,6 +50,18 @@ class Follower:
             self._splits.look(time.monotonic())
             self._metrics.routes(self._splits.routes)
         self._metrics.store_up(up=True)
+
+    async def _ask(self, model: str) -> StoreError | None:
+        """Ask for one model's split; return what went wrong, so that a damaged one does not stop the others."""
+        try:
+            split = await self._store.read_split(model)
+            if split is None:
+                self._splits.absent(model, time.monotonic())
+            else:
+                await self._take(split, polled=True)
+        except StoreError as error:
+            return error
+        return None
 
     async def beat(self) -> None:
         """Say once that this worker lives."""

@@ -127,6 +127,15 @@ def _static(path: Path, name: str, entry: Any) -> Split:
 
 def check_replica(where: str, url: Any) -> None:
     """Raise SettingsError unless `url` is a plain http base URL."""
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment:
+    if not isinstance(url, str) or not _is_base_url(url):
         raise SettingsError(f"{where}.replicas: {url!r} is no base URL; write one such as http://127.0.0.1:8101")
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # a property that raises
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url and not parts.query and not parts.fragment
+    return parts.scheme == "http" and bool(parts.hostname) and port != 0 and plain

@@ -72,6 +72,8 @@ class Splits:
     """All models' routes in one worker. `now` is a monotonic time in seconds everywhere."""
 
     def __init__(self, static: Iterable[Split], files: SplitFiles, worker: str, stale_s: float) -> None:
+        static = tuple(static)
+        self._static = {split.model: split for split in static}
         self._files = files
         self._worker = worker
         self._stale_s = stale_s
@@ -114,6 +116,17 @@ class Splits:
         known.confirmed_at = now
         self._look(known, now)
         return True
+
+    def absent(self, model: str, now: float) -> None:
+        """Hear from the store that it has no split of `model`.
+
+        One kept from another life of the store is void then, and the file of models holds. One that this store has
+        named before is only unconfirmed: a store that forgets must not switch a promoted model back.
+        """
+        known = self._known.get(model)
+        if known is not None and known.confirmed_at is None and model in self._static:
+            self._known[model] = _Known(self._static[model])
+            self._look(self._known[model], now)
 
     def trip(self, split: Split, reason: str, now: float) -> None:
         """Send everything of `split`'s attempt to the baseline until a newer generation arrives."""
@@ -159,6 +172,6 @@ def unusable(split: Split) -> str | None:
     try:
         for url in (url for arm in arms for url in arm.replicas):
             check_replica(split.model, url)
-    except (SettingsError, ValueError) as error:
+    except SettingsError as error:
         return str(error)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from secrets import token_hex
 from time import monotonic
 from typing import Any
@@ -18,6 +19,7 @@ from gateway.split import Splits
 
 GENERATING = ("/v1/chat/completions", "/v1/completions")
 _PASSED = (b"traceparent", b"tracestate")
+_PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
 _JSON = b"application/json"
 
 
@@ -63,7 +65,7 @@ class Generate:
             raise no_model(asked.model)
         caller = access.identify(headers.get(b"authorization"))
         choice = choose(route, asked, headers, caller, request_id)
-        passed = [(name, headers[name]) for name in _PASSED if name in headers]
+        passed = [(name, value) for name in _PASSED if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
         return Exchange(self._desk, client, choice, asked, path=path, passed=passed, began=began)
 
 

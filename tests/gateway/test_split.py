@@ -77,6 +77,17 @@ def test_the_last_split_outlives_the_process_as_its_baseline(tmp_path: Path):
     assert again.route("m").split == LIVE
 
 
+def test_a_store_that_never_had_a_split_voids_a_kept_one(tmp_path: Path):
+    """Kept from another life of the store: the file of models holds. A store that forgets changes nothing at once."""
+    splits(tmp_path).offer(replace(LIVE, baseline=CAND), 0, polled=True)
+    again = splits(tmp_path)
+    again.absent("m", 0)
+    assert again.route("m").split == STATIC
+    again.offer(LIVE, 0, polled=True)
+    again.absent("m", 1)
+    assert again.route("m").split == LIVE
+
+
 def test_a_damaged_file_or_split_changes_nothing(tmp_path: Path):
     """What cannot be routed by is refused; the last one holds."""
     known = splits(tmp_path)
