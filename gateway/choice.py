@@ -34,13 +34,14 @@ class Choice:
     evidence: bool
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where the arm is served."""
-        return self.endpoint_of(self.arm)
+    def may_fail_over(self) -> bool:
+        """Whether the baseline may answer instead; a tester wants to see the arm as it is."""
+        return self.arm is Arm.CANDIDATE and not self.forced
 
-    def endpoint_of(self, arm: Arm) -> Endpoint:
-        """Where an arm is served; the baseline where there is no candidate."""
-        return self.split.endpoint(arm) or self.split.baseline
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the arm is served; the baseline where there is no candidate."""
+        return self.split.endpoint(self.arm) or self.split.baseline
 
 
 def choose(route: Route, ask: Ask, headers: Mapping[bytes, bytes], caller: Caller, request_id: str) -> Choice:

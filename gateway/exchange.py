@@ -48,6 +48,11 @@ class Desk:
     limits: Limits
 
 
+def _clients_fault(status: int) -> bool:
+    """Tell whether a status says that the request was at fault, and not the arm."""
+    return 400 <= status < _SERVER_ERRORS and status not in _ARMS_FAULT  # noqa: PLR2004
+
+
 class EngineError(UpstreamError):
     """The engine answered, with a failure of its own; the body is passed on where nobody else can answer."""
 
@@ -78,10 +83,10 @@ class Exchange:
         try:
             await self._try(choice)
         except UpstreamError as error:
-            if choice.arm is Arm.BASELINE or choice.forced:
-                await self._give_up(error)
-            else:
+            if choice.may_fail_over:
                 await self._fail_over()
+            else:
+                await self._give_up(error)
 
     async def _fail_over(self) -> None:
         """Let the baseline answer; no evidence for it, because chance did not send this request there."""
@@ -141,7 +146,7 @@ class Exchange:
     async def _relay_whole(self, trial: _Trial, reply: Reply) -> None:
         body = await reply.read(self._desk.limits.answer_bytes)
         status = reply.status
-        if status >= _SERVER_ERRORS or status in _ARMS_FAULT or not 200 <= status < _SERVER_ERRORS:  # noqa: PLR2004
+        if status != _OK and not _clients_fault(status):
             raise EngineError(status, body)
         headers = [(b"content-type", reply.header(b"content-type", _JSON))]
         if status != _OK:
@@ -150,7 +155,7 @@ class Exchange:
             return
         answer = read_whole(body, trial.keep_text)
         trial.told, trial.text = told_by_whole(answer), answer.text
-        if not answer.complete and not trial.choice.forced and trial.choice.arm is Arm.CANDIDATE:
+        if not answer.complete and trial.choice.may_fail_over:
             raise EngineError(status, body)
         trial.result = Result.OK if answer.complete else Result.ERROR
         await self._client.whole(status, headers, trial.name.body(body))
@@ -162,7 +167,7 @@ class Exchange:
         try:
             while (piece := await reply.piece()) is not None:
                 kept = answer.take(piece, monotonic())
-                if answer.reader.error is not None and not self._client.answered:
+                if answer.reader.error is not None and not self._client.answered and trial.choice.may_fail_over:
                     raise LostError("the engine began its stream with an error", heard=True)
                 if kept:
                     await self._send_piece(reply, kept)

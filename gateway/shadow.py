@@ -33,6 +33,7 @@ _FLOOR_EVERY = 5
 _OK = 200
 _FAILED_PAIR = -1.0  # a candidate that gives no answer is as bad as one can be
 _CHAT = "/v1/chat/completions"
+_TEMPLATED = ("messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template_kwargs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,8 @@ class Shadow:
             several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
             return prompt[0] if several else prompt
         endpoint = mirror.split.baseline
-        asked = {"model": endpoint.served_model, "messages": ask.get("messages"), "add_generation_prompt": True}
+        asked = {name: ask.get(name) for name in _TEMPLATED if name in ask.members}
+        asked = {**asked, "model": endpoint.served_model}
         tokens = (await self._object(mirror, endpoint, "/tokenize", asked)).get("tokens")
         if not isinstance(tokens, list) or not tokens:
             raise BadAnswerError("the baseline cannot tokenize the prompt")

@@ -89,6 +89,30 @@ async def test_a_dead_candidate_is_answered_by_the_baseline(house: House, cand: 
     await until_tally(store, "candidate", "error", 1)
 
 
+async def test_an_engine_that_dies_under_load_costs_no_client_its_answer(house: House, base: Sim, cand: Sim):
+    """Whoever had no byte yet gets a good answer; whoever had is told inside the stream."""
+    for sim in (base, cand):
+        sim.behave(ttft_ms=60, tpot_ms=5)
+    asking = [
+        asyncio.ensure_future(
+            house.ask(
+                headers={"x-linnet-session": f"s{number}"}, stream=number % 2 == 0, max_tokens=20, ignore_eos=True
+            )
+        )
+        for number in range(60)
+    ]
+    await until(lambda: cand.running > 5 and cand.engine.counts["generated"] > 20, "under way")
+    cand.kill()
+    answers = await asyncio.gather(*asking)
+    assert {answer.status_code for answer in answers} == {200}
+    streams = [events(answer.content) for number, answer in enumerate(answers) if number % 2 == 0]
+    broken = [seen for seen in streams if any("error" in event for event in seen)]
+    assert broken
+    assert all(seen[-1] == "[DONE]" for seen in streams)
+    assert all(seen[0]["choices"] for seen in broken)
+    assert all(answer.json()["usage"] for answer in answers[1::2])
+
+
 async def test_a_forced_arm_fails_openly_and_is_no_evidence(house: House, cand: Sim, store: Store):
     """A load test must see the candidate as it is."""
     good = await house.ask(headers=FORCE_CANDIDATE)
