@@ -122,7 +122,8 @@ class Child:
     def _complaint(self, what: str) -> str:
         tail = self._tail()
         said = last_meaningful(tail.splitlines())
-        return f"{self.spec.name} {what}: {said or 'it said nothing'}; {mend_for(tail, 'read its log')} ({self.spec.log_path})"
+        mend = mend_for(tail, "read its log")
+        return f"{self.spec.name} {what}: {said or 'it said nothing'}; {mend} ({self.spec.log_path})"
 
     def _tail(self) -> str:
         with self.spec.log_path.open("rb") as log:
