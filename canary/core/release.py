@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from canary.core import events
+from canary.core import events, moves
 from canary.core.arms import Endpoint
-from canary.core.events import Cause, Effect, Event, Evidence
-from canary.core.finding import Finding, OnBreach, Verdict
+from canary.core.events import Cause, Effect, Event
+from canary.core.finding import OnBreach
 from canary.core.obstacles import obstacle
 from canary.core.plan import Plan
 from canary.core.state import ACTIVE, ENDED, Phase, Release
@@ -108,25 +108,25 @@ def _look(release: Release, event: events.Look) -> Release:
     evidence, cause = event.evidence, event.cause
     if event.at not in {"", release.at}:
         return release
-    broken = _failing(evidence.findings, OnBreach.ROLLBACK)
+    broken = moves.failing(evidence.findings, OnBreach.ROLLBACK)
     if broken:
-        return _roll_back(release, cause, _reasons(broken), int(cause.now * 1000))
+        return moves.roll_back(release, cause, moves.reasons(broken), int(cause.now * 1000))
     if evidence.spend_usd > release.plan.money.stop_loss:
         reason = f"spent {evidence.spend_usd:.2f} USD, over the stop loss of {release.plan.money.stop_loss:.2f} USD"
-        return _end(release, Phase.ABORTED, reason, cause.now)
-    release = _pause_on(release, _failing(evidence.findings, OnBreach.PAUSE))
+        return moves.end(release, Phase.ABORTED, reason, cause.now)
+    release = moves.pause_on(release, moves.failing(evidence.findings, OnBreach.PAUSE))
     ahead = obstacle(release, evidence, cause.now)
-    release = _hold(release, *((ahead.key, ahead.reason) if ahead and ahead.holds else ("", "")))
+    release = moves.hold(release, *((ahead.key, ahead.reason) if ahead and ahead.holds else ("", "")))
     if ahead or release.paused or release.frozen:
         return release
-    return _next(release, evidence, cause.now, "evidence is in")
+    return moves.go_on(release, evidence, cause.now, moves.summary(release, evidence))
 
 
 def _tripped(release: Release, event: events.Tripped) -> Release:
     """A tripwire of another attempt says nothing about this one."""
     if (event.release, event.attempt) != (release.release, release.attempt):
         return release
-    return _roll_back(release, event.cause, event.cause.reason, event.unix_ms)
+    return moves.roll_back(release, event.cause, event.cause.reason, event.unix_ms)
 
 
 def _relocated(release: Release, event: events.Relocated) -> Release:
@@ -134,9 +134,9 @@ def _relocated(release: Release, event: events.Relocated) -> Release:
     previous = release.previous
     return replace(
         release,
-        baseline=_moved(release.baseline, event.replicas),
-        candidate=_moved(release.candidate, event.replicas),
-        previous=None if previous is None else _moved(previous, event.replicas),
+        baseline=moves.relocated(release.baseline, event.replicas),
+        candidate=moves.relocated(release.candidate, event.replicas),
+        previous=None if previous is None else moves.relocated(previous, event.replicas),
         reason=event.cause.reason,
     )
 
@@ -157,10 +157,10 @@ def _weigh(release: Release, event: events.SetWeight) -> Release:
         raise NotAllowed(f"{event.percent:g} is no percent; give 0..100")
     if release.frozen and event.percent > release.percent:
         raise NotAllowed(f"{release.model} is frozen ({release.frozen}); `linnet unfreeze` first, or lower the weight")
-    moved = _share(release, event.percent)
+    moved = moves.share(release, event.percent)
     by_hand = f"weight set by hand to {event.percent:g} %; `linnet resume` hands back to automation"
     return replace(
-        _entered(moved, release.phase, release.plan.step_at(event.percent), event.cause.now),
+        moves.entered(moved, release.phase, release.plan.step_at(event.percent), event.cause.now),
         paused=by_hand,
         reason=event.cause.reason,
     )
@@ -171,7 +171,7 @@ def _promote(release: Release, event: events.Promote) -> Release:
     if release.frozen:
         raise NotAllowed(f"{release.model} is frozen ({release.frozen}); `linnet unfreeze` first")
     if event.skip_analysis:
-        return _to_promoted(release, event.cause.now, f"promoted without analysis: {event.cause.reason}")
+        return moves.to_promoted(release, event.cause.now, f"promoted without analysis: {event.cause.reason}")
     if event.evidence is None:
         raise NotAllowed(
             f"{release.model}: no fresh look of a controller to promote on; start it (linnet up), or --skip-analysis"
@@ -179,19 +179,19 @@ def _promote(release: Release, event: events.Promote) -> Release:
     ahead = obstacle(release, event.evidence, event.cause.now, waived=("time", "gate"))
     if ahead is not None:
         raise NotAllowed(f"{release.model}: not yet: {ahead.reason}; wait, or --skip-analysis")
-    return _next(release, event.evidence, event.cause.now, event.cause.reason)
+    return moves.go_on(release, event.evidence, event.cause.now, event.cause.reason)
 
 
 def _abort(release: Release, event: events.Abort) -> Release:
-    return _end(release, Phase.ABORTED, event.cause.reason, event.cause.now)
+    return moves.end(release, Phase.ABORTED, event.cause.reason, event.cause.now)
 
 
 def _supersede(release: Release, event: events.Supersede) -> Release:
-    return _end(release, Phase.SUPERSEDED, event.cause.reason, event.cause.now)
+    return moves.end(release, Phase.SUPERSEDED, event.cause.reason, event.cause.now)
 
 
 def _rollback(release: Release, event: events.Rollback) -> Release:
-    return _roll_back(release, event.cause, event.cause.reason, int(event.cause.now * 1000))
+    return moves.roll_back(release, event.cause, event.cause.reason, int(event.cause.now * 1000))
 
 
 def _restore(release: Release, event: events.Rollback) -> Release:
@@ -234,102 +234,6 @@ def _refuse(what: str, mend: str) -> Callable[[Release, Any], Release]:
         raise NotAllowed(f"{release.model}: {what} is not possible in {release.phase}; {mend}")
 
     return refuse
-
-
-# Moves: each returns the release elsewhere.
-
-
-def _next(release: Release, evidence: Evidence, now: float, why: str) -> Release:
-    """Enter the phase or step that follows."""
-    match release.phase:
-        case Phase.DRAFT:
-            moved = _entered(release, Phase.PREFLIGHT, 0, now)
-        case Phase.PREFLIGHT if release.plan.shadow is not None:
-            moved = _entered(_priced(release, evidence), Phase.SHADOW, 0, now)
-        case Phase.PREFLIGHT:
-            moved = _to_step(_priced(release, evidence), now)
-        case Phase.SHADOW | Phase.CANARY:
-            moved = _to_step(release, now)
-        case _:
-            return _to_promoted(release, now, why)
-    return replace(moved, reason=f"{why}: {release.place} -> {moved.place}")
-
-
-def _to_step(release: Release, now: float) -> Release:
-    """Enter the first step above the present share; above the last one, the bake."""
-    step = release.plan.next_step(release.percent)
-    if step is not None:
-        return _entered(_share(release, release.plan.steps[step].percent), Phase.CANARY, step, now)
-    return _entered(_share(release, release.plan.bake.percent), Phase.BAKE, release.step, now)
-
-
-def _to_promoted(release: Release, now: float, why: str) -> Release:
-    """The candidate becomes the baseline; the old one's place is kept."""
-    switched = replace(
-        _share(release, 100.0),
-        baseline=release.candidate,
-        previous=release.baseline,
-        paused="",
-        ended=now,
-        reason=why,
-    )
-    return _entered(switched, Phase.PROMOTED, release.step, now)
-
-
-def _roll_back(release: Release, cause: Cause, reason: str, breach_ms: int) -> Release:
-    return replace(_end(release, Phase.ROLLED_BACK, reason, cause.now), breach_ms=breach_ms)
-
-
-def _end(release: Release, phase: Phase, reason: str, now: float) -> Release:
-    """All traffic to the baseline, whatever the overlays say."""
-    ended = replace(_share(release, 0.0), paused="", reason=reason, ended=now)
-    moment = int(now * 1000)
-    return replace(_entered(ended, phase, release.step, now), breach_ms=moment, decided_ms=moment)
-
-
-def _entered(release: Release, phase: Phase, step: int, now: float) -> Release:
-    return replace(release, phase=phase, step=step, entered=now, held="", held_key="")
-
-
-def _share(release: Release, percent: float) -> Release:
-    if percent == release.percent:
-        return release
-    return replace(release, shares=(*release.shares, float(percent)))
-
-
-def _hold(release: Release, key: str, reason: str) -> Release:
-    """Keep the first reason of an obstacle: its numbers change with each look, the obstacle does not."""
-    return release if key == release.held_key else replace(release, held=reason, held_key=key)
-
-
-def _pause_on(release: Release, failing: tuple[Finding, ...]) -> Release:
-    """Pause on guards that have not paused before: a person who resumed has seen those."""
-    names = tuple(f"{one.guardrail}/{one.slice}" for one in failing)
-    if set(names) <= set(release.breaches):
-        return release
-    breaches = (*release.breaches, *(name for name in names if name not in release.breaches))
-    return replace(release, breaches=breaches, paused=_reasons(failing), reason=_reasons(failing))
-
-
-def _priced(release: Release, evidence: Evidence) -> Release:
-    prices = evidence.prices
-    return replace(
-        release,
-        baseline=replace(release.baseline, price=prices.get("baseline", release.baseline.price)),
-        candidate=replace(release.candidate, price=prices.get("candidate", release.candidate.price)),
-    )
-
-
-def _moved(endpoint: Endpoint, replicas: Mapping[str, tuple[str, ...]]) -> Endpoint:
-    return replace(endpoint, replicas=replicas.get(endpoint.engine, endpoint.replicas))
-
-
-def _failing(findings: Iterable[Finding], on_breach: OnBreach) -> tuple[Finding, ...]:
-    return tuple(one for one in findings if one.verdict is Verdict.FAIL and one.on_breach is on_breach)
-
-
-def _reasons(findings: Iterable[Finding]) -> str:
-    return "; ".join(one.reason for one in findings)
 
 
 # Effects: what the difference between before and after asks for.

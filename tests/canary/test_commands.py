@@ -69,6 +69,25 @@ async def test_a_second_start_is_refused_or_supersedes(world: World) -> None:
     assert await world.store.results() == {("m", "superseded"): 1}
 
 
+async def test_supersede_where_nothing_moves_is_a_start(world: World) -> None:
+    """And an expected generation is held against the state before it, once."""
+    await world.engines()
+    state = await world.start(supersede=True)
+    assert state["generation"] == 1
+    other = {"spec": changed("release: r1", "release: r2"), "supersede": True}
+    assert "not 7" in await refused(world.say("start", args=other, if_generation=7), Conflict, 4)
+    again = await world.say("start", args=other, if_generation=1, idempotency_key="k")
+    assert again["release"] == "r2"
+    assert (await world.say("start", args=other, idempotency_key="k"))["attempt"] == 1
+
+
+async def test_start_names_no_other_model_and_needs_a_spec(world: World) -> None:
+    """The spec says which model it is."""
+    assert "no spec given" in await refused(world.say("start"), Usage, 2)
+    line = await refused(world.say("start", model="other", args={"spec": SPEC}), Usage, 2)
+    assert line == "start: the spec's model is m, not other; leave --model out"
+
+
 async def test_a_later_release_starts_from_the_present_baseline(world: World) -> None:
     """After a promotion the old baseline is the wrong one, and the message says the right one."""
     await world.to_canary()

@@ -14,7 +14,7 @@ from canary.core.events import Evidence
 from canary.core.finding import OnBreach, Verdict
 from canary.core.obstacles import obstacle
 from canary.core.plan import PROVED_FROM, Plan
-from canary.core.release import TABLE, NotAllowed, Opening, Phase, Release, advance, begin
+from canary.core.release import TABLE, NotAllowed, Opening, Phase, Release, _row, advance, begin
 from canary.core.state import ACTIVE, ENDED
 from tests.canary.core.releases import BASE, NEW, PLAN, cause, enough, finding, opened
 
@@ -265,9 +265,35 @@ def test_engines_that_moved_are_followed() -> None:
 
 
 def test_the_table_is_total() -> None:
-    """Every event has a rule in every phase."""
+    """Every event has a rule in every phase, and a row with a hole is refused when it is made."""
     for row in TABLE.values():
         assert set(row) == set(Phase)
+    with pytest.raises(ValueError, match="the table lacks"):
+        _row((ACTIVE, lambda release, _: release))
+
+
+def test_what_is_not_on_cannot_be_taken_off() -> None:
+    """Resume and unfreeze without their overlay change nothing."""
+    release = at(Phase.CANARY, 5)
+    assert advance(release, events.Resume(cause())) == (release, ())
+    assert advance(release, events.Unfreeze(cause())) == (release, ())
+
+
+def test_an_advance_says_what_it_rests_on() -> None:
+    """The audit's reason has the numbers of the moment."""
+    release = at(Phase.CANARY, 5)
+    moved, effects = advance(release, events.Look(cause(release.entered + 100), enough()))
+    assert moved.reason == "100 samples, error_rate pass: canary 5 % -> canary 50 %"
+    assert events.Note("step", "ann", moved.reason, int((release.entered + 100) * 1000)) in effects
+    assert at(Phase.SHADOW).reason.startswith("gates passed (load): ")
+
+
+def test_a_look_from_before_a_move_decides_nothing() -> None:
+    """A person was faster: what was seen at one share says nothing about another."""
+    release = at(Phase.CANARY, 5)
+    late = events.Look(cause(9000), enough(Verdict.FAIL), at=at(Phase.CANARY, 1).at)
+    assert advance(release, late) == (release, ())
+    assert advance(release, replace(late, at=release.at))[0].phase is Phase.ROLLED_BACK
 
 
 class Laws(RuleBasedStateMachine):

@@ -1,0 +1,122 @@
+"""Where a release can go: each move returns it elsewhere, and none asks whether it may (release.py does)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from canary.core.arms import Endpoint
+from canary.core.events import Cause, Evidence
+from canary.core.finding import Finding, OnBreach, Verdict
+from canary.core.state import Phase, Release
+
+
+def go_on(release: Release, evidence: Evidence, now: float, why: str) -> Release:
+    """Enter the phase or step that follows."""
+    match release.phase:
+        case Phase.DRAFT:
+            moved = entered(release, Phase.PREFLIGHT, 0, now)
+        case Phase.PREFLIGHT if release.plan.shadow is not None:
+            moved = entered(priced(release, evidence), Phase.SHADOW, 0, now)
+        case Phase.PREFLIGHT:
+            moved = to_step(priced(release, evidence), now)
+        case Phase.SHADOW | Phase.CANARY:
+            moved = to_step(release, now)
+        case _:
+            return to_promoted(release, now, why)
+    return replace(moved, reason=f"{why}: {release.place} -> {moved.place}")
+
+
+def to_step(release: Release, now: float) -> Release:
+    """Enter the first step above the present share; above the last one, the bake."""
+    step = release.plan.next_step(release.percent)
+    if step is not None:
+        return entered(share(release, release.plan.steps[step].percent), Phase.CANARY, step, now)
+    return entered(share(release, release.plan.bake.percent), Phase.BAKE, release.step, now)
+
+
+def to_promoted(release: Release, now: float, why: str) -> Release:
+    """The candidate becomes the baseline; the old one's place is kept."""
+    switched = replace(
+        share(release, 100.0),
+        baseline=release.candidate,
+        previous=release.baseline,
+        paused="",
+        ended=now,
+        reason=why,
+    )
+    return entered(switched, Phase.PROMOTED, release.step, now)
+
+
+def roll_back(release: Release, cause: Cause, reason: str, breach_ms: int) -> Release:
+    """All traffic to the baseline because the candidate is bad; `breach_ms` is when that showed."""
+    return replace(end(release, Phase.ROLLED_BACK, reason, cause.now), breach_ms=breach_ms)
+
+
+def end(release: Release, phase: Phase, reason: str, now: float) -> Release:
+    """All traffic to the baseline, whatever the overlays say."""
+    ended = replace(share(release, 0.0), paused="", reason=reason, ended=now)
+    moment = int(now * 1000)
+    return replace(entered(ended, phase, release.step, now), breach_ms=moment, decided_ms=moment)
+
+
+def entered(release: Release, phase: Phase, step: int, now: float) -> Release:
+    """Stand in a phase and step since `now`, nothing holding it yet."""
+    return replace(release, phase=phase, step=step, entered=now, held="", held_key="")
+
+
+def share(release: Release, percent: float) -> Release:
+    """Begin a stage at another percent; the same percent is the same stage."""
+    if percent == release.percent:
+        return release
+    return replace(release, shares=(*release.shares, float(percent)))
+
+
+def hold(release: Release, key: str, reason: str) -> Release:
+    """Keep the first reason of an obstacle: its numbers change with each look, the obstacle does not."""
+    return release if key == release.held_key else replace(release, held=reason, held_key=key)
+
+
+def pause_on(release: Release, failing: tuple[Finding, ...]) -> Release:
+    """Pause on guards that have not paused before: a person who resumed has seen those."""
+    names = tuple(f"{one.guardrail}/{one.slice}" for one in failing)
+    if set(names) <= set(release.breaches):
+        return release
+    breaches = (*release.breaches, *(name for name in names if name not in release.breaches))
+    return replace(release, breaches=breaches, paused=reasons(failing), reason=reasons(failing))
+
+
+def priced(release: Release, evidence: Evidence) -> Release:
+    """Let workers price both arms by the load test."""
+    prices = evidence.prices
+    return replace(
+        release,
+        baseline=replace(release.baseline, price=prices.get("baseline", release.baseline.price)),
+        candidate=replace(release.candidate, price=prices.get("candidate", release.candidate.price)),
+    )
+
+
+def relocated(endpoint: Endpoint, replicas: Mapping[str, tuple[str, ...]]) -> Endpoint:
+    """Point an arm at where its engine serves now."""
+    return replace(endpoint, replicas=replicas.get(endpoint.engine, endpoint.replicas))
+
+
+def failing(findings: Iterable[Finding], on_breach: OnBreach) -> tuple[Finding, ...]:
+    """Return the failures that ask for `on_breach`."""
+    return tuple(one for one in findings if one.verdict is Verdict.FAIL and one.on_breach is on_breach)
+
+
+def reasons(findings: Iterable[Finding]) -> str:
+    """Return the reasons in one line."""
+    return "; ".join(one.reason for one in findings)
+
+
+def summary(release: Release, evidence: Evidence) -> str:
+    """Say in one line, with its numbers, what an advance rests on."""
+    if release.phase is Phase.DRAFT:
+        return "engines are up"
+    if release.phase is Phase.PREFLIGHT:
+        return f"gates passed ({', '.join(release.plan.gates) or 'none asked for'})"
+    seen = f"{evidence.pairs} pairs" if release.phase is Phase.SHADOW else f"{evidence.samples} samples"
+    verdicts = (f"{one.guardrail}{f' ({one.slice})' if one.slice else ''} {one.verdict}" for one in evidence.findings)
+    return ", ".join((seen, *verdicts))
