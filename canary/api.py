@@ -72,6 +72,7 @@ def create_app(store: Store, metrics: Metrics, clock: Callable[[], float] = time
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
     app.middleware("http")(_bounded)
     return app
 
@@ -173,6 +174,10 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
     faults = error.errors() if isinstance(error, RequestValidationError) else []
     told = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults)
     return _error(422, f"the request is not valid: {told}; mend it", Usage.exit_code)
+
+
+async def _bug(request: Request, _error_of_ours: Exception) -> JSONResponse:
+    return _error(500, f"{request.method} {request.url.path}: failed inside; the control plane's log says why", 1)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

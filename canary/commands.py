@@ -16,7 +16,7 @@ from canary.effects import change_of
 from canary.errors import Conflict, Refused, Unreachable, Usage
 from canary.records import Change
 from canary.spec import Spec, parse
-from canary.status import read, status
+from canary.status import read, read_any, status
 from canary.store import Store, StoreError
 
 _TRIES = 20  # decisions made again on a state that moved meanwhile
@@ -89,7 +89,7 @@ async def _start(store: Store, command: Command, now: float) -> dict[str, Any]:
     command = replace(command, model=spec.model)
     for _ in range(_TRIES):
         text = await store.release_text(spec.model)
-        prior = Release.from_json(text) if text else None
+        prior = read_any(spec.model, text)
         if await _done_before(store, command):
             return await status(store, spec.model, now)
         if prior is not None:

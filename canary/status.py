@@ -13,7 +13,8 @@ from canary.core.events import Evidence
 from canary.core.obstacles import obstacle
 from canary.core.state import Phase, Release
 from canary.core.tally import TallyError, parse
-from canary.errors import Unknown
+from canary.errors import Refused, Unknown
+from canary.link import loads
 from canary.store import Store
 
 _PLACE = re.compile(r"(\w+) (\S+) %")
@@ -42,16 +43,25 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
             "live": len(live),
             "acknowledged": sum(generation >= release.generation for generation in live.values()),
         },
-        "guardrails": json.loads(await store.findings(model) or "[]"),
+        "guardrails": loads(await store.findings(model) or "[]"),
         "spend_usd": spend(release, load, now),
     }
 
 
 def read(model: str, text: str) -> Release:
-    """Read a release state. Raises Unknown when there is none."""
-    if not text:
+    """Read a release state. Raises Unknown when there is none, Refused when it is damaged."""
+    release = read_any(model, text)
+    if release is None:
         raise Unknown(f"{model}: no release of this model; `linnet start SPEC` begins one")
-    return Release.from_json(text)
+    return release
+
+
+def read_any(model: str, text: str) -> Release | None:
+    """Read a release state, None where there is none. Raises Refused when it is damaged."""
+    try:
+        return Release.from_json(text) if text else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"{model}: its release state cannot be read ({error}); restore the store's file") from error
 
 
 def _facts(release: Release) -> dict[str, Any]:
@@ -137,7 +147,7 @@ async def material(store: Store, model: str, now: float) -> dict[str, Any]:
         "split": None if split is None else json.loads(split.to_json()),
         "status": await status(store, model, now),
         "audit": await store.audit(model, _EVENTS),
-        "findings": json.loads(await store.findings(model) or "[]"),
+        "findings": loads(await store.findings(model) or "[]"),
         "reports": reports,
         "baseline_reports": {kind: await store.get_report(model, kind, old.digest) for kind in ("load", "eval")},
         "tallies": await store.tallies(model, release.release, release.attempt),

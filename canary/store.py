@@ -15,7 +15,7 @@ from redis.asyncio.client import PubSub
 
 from canary import keys, scripts
 from canary.core.arms import Split
-from canary.link import BOUND, StoreError, bounded, open_redis
+from canary.link import BOUND, StoreError, bounded, loads, open_redis
 from canary.records import Batch, Change, Committed, Lease, Trip
 
 __all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip"]
@@ -114,7 +114,7 @@ class Store:
     async def engines(self) -> dict[str, dict[str, Any]]:
         """Return the registered engines by name."""
         found = await self._ask(self._redis.hgetall(keys.ENGINES))
-        return {name: json.loads(text) for name, text in found.items()}
+        return {name: loads(text) for name, text in found.items()}
 
     async def put_report(self, model: str, kind: str, digest: str, report: Mapping[str, Any]) -> None:
         """Keep a gate's report ("load" or "eval") for one candidate's digest."""
@@ -256,7 +256,7 @@ class Store:
 
     async def _json(self, key: str) -> dict[str, Any] | None:
         text = await self._ask(self._redis.get(key))
-        return None if text is None else cast("dict[str, Any]", json.loads(text))
+        return None if text is None else cast("dict[str, Any]", loads(text))
 
     async def _ask(self, call: Any) -> Any:
         return await bounded(call, self.url)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from canary import keys
 from canary.api import create_app
 from canary.store import Store
 from tests.canary.specs import SPEC, changed
@@ -102,6 +103,26 @@ async def test_bodies_are_bounded(http: httpx.AsyncClient) -> None:
         yield b"{}"
 
     assert error(await http.post("/admin/v1/releases", content=pieces()), 413, 2)
+
+
+async def test_what_is_damaged_is_told_and_numbers_without_end_are_nothing(world: World, http) -> None:
+    """A state that cannot be read is one line; infinities of the statistics become null."""
+    await world.start()
+    await world.store._redis.set(keys.findings("m"), '[{"guardrail": "x", "slice": "", "evidence": -Infinity}]')
+    assert (await http.get("/admin/v1/models/m/status")).json()["guardrails"][0]["evidence"] is None
+    await world.store._redis.set(keys.release("m"), '{"phase": "lost"}')
+    assert "cannot be read" in error(await http.get("/admin/v1/models/m/status"), 409, 1)
+    assert "cannot be read" in error(await http.post("/admin/v1/releases", json={"spec": SPEC, **ORDER}), 409, 1)
+
+
+async def test_a_fault_of_ours_has_a_body_too(world: World) -> None:
+    """No traceback reaches a client."""
+    await world.start()
+    await world.store._redis.set(keys.findings("m"), "damaged")
+    app = create_app(world.store, world.metrics)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
+        assert "log says why" in error(await client.get("/admin/v1/models/m/status"), 500, 1)
 
 
 async def test_metrics_name_the_release(world: World, http: httpx.AsyncClient) -> None:
