@@ -23,12 +23,17 @@ Ready = Callable[[], Awaitable[bool]]
 
 POLL_S = 0.05
 READY_POLL_S = 0.1
-TAIL_BYTES = 16_000
+TAIL_BYTES = 64_000
+
+ERROR = re.compile(r"\b(\w*(Error|Exception)|ERROR|error): .*\w.*")
+ELSEWHERE = re.compile(r"(?i)\b(info|warning)\b|root cause above")
+"""Lines that speak of errors without being one: notices, and engines that point at another line."""
 
 MENDS = (
     (r"(?i)address already in use|Errno 98", "its port is taken: stop what listens there, or choose another port"),
     (r"(?i)no space left|Errno 28", "the disk is full: free some room"),
     (r"(?i)cannot allocate memory|out of memory|Errno 12", "memory is short: stop something, or serve a smaller model"),
+    (r"(?i)kv cache", "its KV cache is too small: give it more bytes, or a shorter max_model_len"),
     (r"(?i)permission denied|Errno 13", "a file or port may not be used: choose one of yours"),
     (r"(?i)no such file|not found|does not exist|Errno 2\b", "a file is missing: check the folder it names"),
 )
@@ -120,9 +125,8 @@ class Child:
         return last_meaningful(self._tail().splitlines())
 
     def _complaint(self, what: str) -> str:
-        tail = self._tail()
-        said = last_meaningful(tail.splitlines())
-        mend = mend_for(tail, "read its log")
+        said = self.last_line()
+        mend = mend_for(said, "read its log")
         return f"{self.spec.name} {what}: {said or 'it said nothing'}; {mend} ({self.spec.log_path})"
 
     def _tail(self) -> str:
@@ -159,10 +163,10 @@ def mend_for(text: str, otherwise: str) -> str:
 
 
 def last_meaningful(lines: Sequence[str]) -> str:
-    """Return the last line that names an error, else the last that says anything; cut to 200 characters."""
+    """Return the last line that names an error of its own, else the last that says anything; at most 200 characters."""
     said = [line.strip() for line in lines if re.search(r"\w", line)]
-    errors = [line for line in said if re.search(r"(?i)\b\w*(error|exception)\b.*\w", line)]
-    return (errors or said or [""])[-1][-200:]
+    named = [found[0] for line in said if (found := ERROR.search(line)) and not ELSEWHERE.search(line)]
+    return (named or said or [""])[-1][:200]
 
 
 def status_words(status: int) -> str:

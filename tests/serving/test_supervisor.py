@@ -232,6 +232,12 @@ async def test_children_do_not_outlive_a_supervisor_that_dies(tmp_path, number):
         ([], ""),
         (["", "  ", "---"], ""),
         (["starting", "ValueError: no such model", "shutting down"], "ValueError: no such model"),
+        (
+            ["(pid=3) ERROR ValueError: no room", "RuntimeError: it failed. See root cause above."],
+            "ValueError: no room",
+        ),
+        (["ERROR:    [Errno 98] in use", "INFO:     shut down"], "ERROR:    [Errno 98] in use"),
+        (["WARNING may give `OSError: [Errno 24] Too many files`", "serving"], "serving"),
         (["starting", "still starting", ""], "still starting"),
     ],
 )
