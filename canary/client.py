@@ -101,7 +101,15 @@ class Http:
 
     def start(self, spec: str, where: str, order: Order) -> JSON:
         """See Client."""
-        body = {"spec": spec, "where": where, "actor": order.actor, "reason": order.reason}
+        body = {
+            "spec": spec,
+            "where": where,
+            "actor": order.actor,
+            "reason": order.reason,
+            "if_generation": order.if_generation,
+            "idempotency_key": order.key,
+            **dict(order.args or {}),
+        }
         return self._object("POST", "/admin/v1/releases", body)
 
     def audit(self, model: str | None, count: int) -> list[JSON]:

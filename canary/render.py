@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from canary import figures
+from canary.place import Place, place
 
 JSON = Mapping[str, Any]
 VERDICT_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "unknown": "magenta"}
@@ -81,6 +82,8 @@ def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
     yield "spend", _spend(state)
     for name, why in overlays(state.get("overlays")):
         yield f"[yellow]{name}[/]", escape(why)
+    if state.get("waiting"):
+        yield "waiting", escape(str(state["waiting"]))
     if state.get("reason"):
         yield "reason", escape(str(state["reason"]))
 
@@ -170,7 +173,14 @@ def entries(rows: Iterable[JSON], title: str = "") -> Table:
 def _entry(row: JSON) -> tuple[str, ...]:
     at, what = row.get("unix_ms"), row.get("what") or row.get("verb") or ""
     when = figures.moment(None if at is None else float(at), "%m-%d %H:%M:%S")
-    return (when, str(row.get("who") or ""), str(what), str(row.get("generation") or ""), str(row.get("why") or ""))
+    who = str(row.get("who") or row.get("actor") or "")
+    return (when, who, _at(str(what), row), str(row.get("generation") or ""), str(row.get("why") or ""))
+
+
+def _at(what: str, row: JSON) -> str:
+    """Name the event with where it led."""
+    after = place(row.get("after")) if "after" in row else Place(str(row.get("phase") or ""), row.get("percent"))
+    return f"{what} → {after.phase} {figures.percent(after.percent)}" if after.phase else what
 
 
 def explain(state: JSON) -> RenderableType:
@@ -211,12 +221,10 @@ NEXT = {
 
 def next_words(state: JSON) -> str:
     """Say what happens next, and what holds it back."""
-    if state.get("next"):
-        return str(state["next"])
     words = NEXT.get(str(state.get("phase")), "nothing: no release is under way; `linnet start SPEC` begins one")
-    togo = to_go(state)
+    waiting = state.get("waiting") or to_go(state)
     held = "; ".join(f"{name}{f' ({why})' if why else ''}" for name, why in overlays(state.get("overlays")))
-    return f"{words}{f'; to go: {togo}' if togo else ''}{f'; now {held}' if held else ''}"
+    return f"{words}{f'; waiting for: {waiting}' if waiting else ''}{f'; now {held}' if held else ''}"
 
 
 def milestone(state: JSON) -> object:

@@ -59,6 +59,7 @@ class Rollback:
     breach_ms: float | None
     decision_ms: float | None
     acknowledged_ms: float | None
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from canary.core.tally import parse
-from canary.history import place, real
+from canary.place import place, real
 from canary.report import (
     JSON,
     Budget,
@@ -48,7 +49,7 @@ def build(material: JSON, made_ms: float, card: JSON | None = None) -> Compariso
         load=load,
         evaluation=evaluation,
         timeline=moments,
-        rollback=_rollback(state, moments),
+        rollback=_rollback(state, material.get("audit") or ()),
         budget=budget,
         counts=counts,
         digests=_digests(state),
@@ -73,9 +74,7 @@ def _card(state: JSON) -> JSON:
 
 def _report(material: JSON, kind: str, digest: str) -> JSON | None:
     """Return the gate's report for this candidate's digest; one of another digest proves nothing here."""
-    found = _mapping(_mapping(material.get("reports")).get(kind))
-    by_digest = _mapping(found.get(digest))
-    report = by_digest or found
+    report = _mapping(_mapping(material.get("reports")).get(kind))
     return report if report.get("digest") == digest and report.get("kind") == kind else None
 
 
@@ -103,23 +102,40 @@ def _moment(entry: JSON) -> Moment:
     )
 
 
-def _rollback(state: JSON, moments: Sequence[Moment]) -> Rollback | None:
+def _rollback(state: JSON, audit: Sequence[JSON]) -> Rollback | None:
+    """Time the end from the record: the controller notes when the last worker acknowledged this very generation."""
     if state.get("phase") != "rolled_back":
         return None
     breach, decided = real(state.get("breach_ms")) or None, real(state.get("decided_ms")) or None
-    decision = next((one for one in moments if one.phase == "rolled_back"), None)
-    known = next((one for one in moments if decision and _acknowledges(one, decision)), None)
+    mine = [entry for entry in audit if _mine(entry, state)]
+    decision = next((entry for entry in reversed(mine) if _ends(entry)), {})
+    heard = next((entry for entry in mine if _acknowledges(entry, state)), {})
+    known = real(_evidence(heard).get("acknowledged_ms"))
     return Rollback(
         reason=str(state.get("reason") or ""),
-        who=decision.who if decision else "not recorded",
+        who=str(decision.get("who") or "not recorded"),
         breach_ms=breach,
         decision_ms=None if breach is None or decided is None else decided - breach,
-        acknowledged_ms=None if breach is None or known is None else known.unix_ms - breach,
+        acknowledged_ms=None if breach is None or known is None else known - breach,
+        workers=int(real(_evidence(heard).get("workers")) or 0),
     )
 
 
-def _acknowledges(one: Moment, decision: Moment) -> bool:
-    return "acknowledged" in one.what and one.unix_ms >= decision.unix_ms and one.generation == decision.generation
+def _ends(entry: JSON) -> bool:
+    return entry.get("what") != "acknowledged" and place(entry.get("after")).phase == "rolled_back"
+
+
+def _acknowledges(entry: JSON, state: JSON) -> bool:
+    """Without a live worker nobody acknowledged anything, whatever the entry's time says."""
+    same = real(entry.get("generation")) == real(state.get("generation"))
+    return entry.get("what") == "acknowledged" and same and bool(real(_evidence(entry).get("workers")))
+
+
+def _evidence(entry: JSON) -> JSON:
+    try:
+        return _mapping(json.loads(str(entry.get("evidence") or "{}")))
+    except ValueError:
+        return {}
 
 
 def _budget(material: JSON, state: JSON, card: JSON) -> Budget:
@@ -152,7 +168,12 @@ def _counts(fields: Any) -> tuple[Count, ...]:
 
 
 def _digests(state: JSON) -> Mapping[str, str]:
-    return {arm: str(_mapping(state.get(arm)).get("digest") or "") for arm in ("baseline", "candidate")}
+    """Name what was compared: after a promotion the old baseline is `previous`."""
+    old = _mapping(state.get("previous")) or _mapping(state.get("baseline"))
+    return {
+        "baseline": str(old.get("digest") or ""),
+        "candidate": str(_mapping(state.get("candidate")).get("digest") or ""),
+    }
 
 
 def _sources(state: JSON, digest: str, load: JSON | None, evaluation: JSON | None) -> tuple[tuple[str, str], ...]:

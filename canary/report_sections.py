@@ -65,7 +65,7 @@ def _rollback(facts: Comparison) -> Section | None:
         return None
     rows = (
         ("breach seen → decision", figures.milliseconds(back.decision_ms)),
-        ("breach seen → every worker acknowledged", figures.milliseconds(back.acknowledged_ms)),
+        (f"breach seen → every worker acknowledged ({back.workers})", figures.milliseconds(back.acknowledged_ms)),
         ("breach seen at", figures.moment(back.breach_ms)),
         ("decided by", back.who),
         ("reason", back.reason or "not recorded"),

@@ -17,6 +17,7 @@ from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
 
 SpecFile = Annotated[Path, typer.Argument(help="The release spec (YAML).")]
+ACTIVE = ("draft", "preflight", "shadow", "canary", "bake")
 VERDICT_CODES = {"pass": 0, "fail": 1, "invalid": 3}
 
 
@@ -71,13 +72,11 @@ def _evaluate(path: Path, client: Client, model: str | None) -> dict[str, Any]:
 
 
 def arms(material: dict[str, Any], model: str) -> tuple[Endpoint, Endpoint]:
-    """Return where both arms are served now. Raises Refused when no release is under way."""
-    split = material.get("split") or {}
-    if not split.get("candidate"):
-        raise Refused(
-            f"{model}: no candidate is being served; start its release first: linnet start SPEC --reason TEXT"
-        )
-    return Endpoint.from_json(split["baseline"]), Endpoint.from_json(split["candidate"])
+    """Return where both arms of the release under way are served. Raises Refused when none is."""
+    state = material.get("release") or {}
+    if state.get("phase") not in ACTIVE:
+        raise Refused(f"{model}: no release is under way; start one first: linnet start SPEC --reason TEXT")
+    return Endpoint.from_json(state["baseline"]), Endpoint.from_json(state["candidate"])
 
 
 def report(

@@ -158,7 +158,6 @@ AUDIT = (
     entry(75, "advance", "canary 50 %", 5, "8 s and 5 samples"),
     entry(96, "advance", "bake 95 %", 6, "evidence is in"),
     entry(109, "advance", "promoted 100 %", 8, "evidence is in"),
-    entry(109.06, "acknowledged", "promoted 100 %", 8, "2 of 2 workers"),
 )
 
 
@@ -188,7 +187,10 @@ def rolled_back() -> dict[str, Any]:
     )
     ending = (
         entry(88.012, "rollback", "rolled_back 0 %", 6, "ttft_p95 is fail: p95 3.1 times the baseline's, proved"),
-        entry(88.061, "acknowledged", "rolled_back 0 %", 6, "2 of 2 workers"),
+        {
+            **entry(88.061, "acknowledged", "rolled_back 0 %", 6, "2 live workers; breach to decision 12 ms"),
+            "evidence": json.dumps({"acknowledged_ms": T0 + 88_061, "workers": 2}),
+        },
     )
     return {
         **promoted(),

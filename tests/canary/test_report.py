@@ -65,6 +65,16 @@ def test_an_acknowledgement_of_an_earlier_generation_does_not_time_the_rollback(
     assert back.acknowledged_ms is None
 
 
+def test_without_a_live_worker_nobody_acknowledged():
+    """The controller ends its wait without one: the report must not take that for a measurement."""
+    material = materials.rolled_back()
+    nobody = '{"acknowledged_ms": 1, "workers": 0}'
+    material["audit"] = [{**entry, "evidence": nobody} for entry in material["audit"]]
+    back = build(material, NOW).rollback
+    assert back is not None
+    assert back.acknowledged_ms is None
+
+
 def test_a_report_of_another_digest_proves_nothing():
     """A gate's report binds to the candidate's digest."""
     material = materials.promoted()
