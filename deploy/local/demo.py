@@ -27,7 +27,7 @@ ENDS = frozenset({"promoted", "rolled_back", "aborted", "superseded"})
 PATIENCE_S = 180.0
 """A release of the demo that has not ended by then is stuck."""
 
-RATE = 4.0  # requests a second: about half of what two engines on two cores can answer
+RATE = 7.0  # requests a second: about half of what two engines on two cores can answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -66,16 +67,16 @@ class Stack:
         if not self.settings.redis_url:
             await self.supervisor.start(children.store(self.settings))
         names = await self._wanted(engines)
+        await self._start_engines(await self._places(names))
         self._write_models(names[0])
-        await self._start_engines(names)
         await self.supervisor.start(children.control(self.settings))
         await self.supervisor.start(children.gateway(self.settings))
 
-    async def _start_engines(self, names: Sequence[str]) -> None:
+    async def _start_engines(self, places: Mapping[str, int]) -> None:
         """Start engines side by side; the first one's trouble is everybody's."""
         try:
             async with asyncio.TaskGroup() as group:
-                for slot, name in enumerate(names):
+                for name, slot in places.items():
                     group.create_task(self.start_engine(name, slot))
         except ExceptionGroup as troubles:
             raise troubles.exceptions[0] from None
@@ -112,6 +113,15 @@ class Stack:
         names = [endpoint.engine for endpoint in routed] + list(engines)
         return list(dict.fromkeys(names))[:SLOTS]
 
+    async def _places(self, names: Sequence[str]) -> dict[str, int]:
+        """Give each engine its slot: the one it had before, because the split in the store says so, else a free one."""
+        known = await self._store.engines()
+        ports = {name: urlsplit(known[name]["url"]).port or 0 for name in names if name in known}
+        places = {name: port - self.settings.engine_port for name, port in ports.items()}
+        places = {name: slot for name, slot in places.items() if 0 <= slot < SLOTS}
+        free = [slot for slot in range(SLOTS) if slot not in places.values()]
+        return places | dict(zip((name for name in names if name not in places), free, strict=False))
+
     def _child(self, chosen: EngineSettings) -> ChildSpec:
         if self._kind == "simulated":
             return children.simulated(self.settings, chosen)
@@ -136,7 +146,7 @@ class Stack:
 
     def _write_models(self, baseline: str) -> None:
         """Write the gateway's static truth: who answers before the first split."""
-        chosen = engine(baseline, self._models, self.settings.engine_port, 0)
+        chosen = next(settings for settings in self._slots.values() if settings.name == baseline)
         entry: dict[str, Any] = {
             "engine": chosen.name,
             "served_model": chosen.served_model,
@@ -174,10 +184,11 @@ def prepare(settings: LocalSettings, kind: str, say: Say) -> Path:
 
 
 async def until_told(work: Coroutine[Any, Any, int]) -> int:
-    """Let SIGTERM end the work as Ctrl-C does."""
+    """Let Ctrl-C and SIGTERM end the work alike, in the background too, where a shell has Ctrl-C ignored."""
     task = asyncio.current_task()
     if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for told in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(told, task.cancel)
     return await work
 
 
