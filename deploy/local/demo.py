@@ -91,7 +91,7 @@ def put_aside(settings: LocalSettings, say: Say) -> None:
         say(f"the last demo's state is in {previous}")
 
 
-async def _play(settings: LocalSettings, models: Path, say: Say) -> Any:
+async def _play(settings: LocalSettings, models: Path, say: Say) -> Seen:
     seen = Seen()
     async with Stack(settings, "vllm", models, say) as stack, httpx.AsyncClient(base_url=settings.control_url) as http:
         stage = Stage(settings, stack, http, say, seen)

@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -32,6 +32,7 @@ from serving.models import make_models
 from serving.supervisor import Event, EventKind, Supervisor
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 _TOLD = {EventKind.ENDED, EventKind.RESTARTING, EventKind.FAILED}
 
@@ -116,11 +117,12 @@ class Stack:
     async def _places(self, names: Sequence[str]) -> dict[str, int]:
         """Give each engine its slot: the one it had before, because the split in the store says so, else a free one."""
         known = await self._store.engines()
-        ports = {name: urlsplit(known[name]["url"]).port or 0 for name in names if name in known}
-        places = {name: port - self.settings.engine_port for name, port in ports.items()}
-        places = {name: slot for name, slot in places.items() if 0 <= slot < SLOTS}
-        free = [slot for slot in range(SLOTS) if slot not in places.values()]
-        return places | dict(zip((name for name in names if name not in places), free, strict=False))
+        places: dict[str, int] = {}
+        for name in sorted(names, key=lambda name: name not in known):
+            had = (urlsplit(known[name]["url"]).port or 0) - self.settings.engine_port if name in known else -1
+            free = [slot for slot in range(SLOTS) if slot not in places.values()]
+            places[name] = had if had in free else free[0]
+        return places
 
     def _child(self, chosen: EngineSettings) -> ChildSpec:
         if self._kind == "simulated":
@@ -183,7 +185,7 @@ def prepare(settings: LocalSettings, kind: str, say: Say) -> Path:
     return models
 
 
-async def until_told(work: Coroutine[Any, Any, int]) -> int:
+async def until_told(work: Coroutine[Any, Any, T]) -> T:
     """Let Ctrl-C and SIGTERM end the work alike, in the background too, where a shell has Ctrl-C ignored."""
     task = asyncio.current_task()
     if task is not None:
