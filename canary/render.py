@@ -82,8 +82,8 @@ def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
     yield "spend", _spend(state)
     for name, why in overlays(state.get("overlays")):
         yield f"[yellow]{name}[/]", escape(why)
-    if state.get("waiting"):
-        yield "waiting", escape(str(state["waiting"]))
+    if waiting := _waiting(state):
+        yield "waiting", escape(waiting)
     if state.get("reason"):
         yield "reason", escape(str(state["reason"]))
 
@@ -103,6 +103,12 @@ def _workers(workers: Any) -> str:
 
 def _count(value: Any) -> int:
     return len(value) if isinstance(value, list | tuple | dict) else int(value or 0)
+
+
+def _waiting(state: JSON) -> str:
+    """What the next step waits for, unless an overlay says the same."""
+    waiting = str(state.get("waiting") or "")
+    return "" if any(why == waiting for _, why in overlays(state.get("overlays"))) else waiting
 
 
 def to_go(state: JSON) -> str:
@@ -180,7 +186,8 @@ def _entry(row: JSON) -> tuple[str, ...]:
 def _at(what: str, row: JSON) -> str:
     """Name the event with where it led."""
     after = place(row.get("after")) if "after" in row else Place(str(row.get("phase") or ""), row.get("percent"))
-    return f"{what} → {after.phase} {figures.percent(after.percent)}" if after.phase else what
+    led = f"{after.phase} {figures.percent(after.percent)}"
+    return what if not after.phase else led if what == after.phase else f"{what} → {led}"
 
 
 def explain(state: JSON) -> RenderableType:
@@ -222,7 +229,7 @@ NEXT = {
 def next_words(state: JSON) -> str:
     """Say what happens next, and what holds it back."""
     words = NEXT.get(str(state.get("phase")), "nothing: no release is under way; `linnet start SPEC` begins one")
-    waiting = state.get("waiting") or to_go(state)
+    waiting = _waiting(state) or to_go(state)
     held = "; ".join(f"{name}{f' ({why})' if why else ''}" for name, why in overlays(state.get("overlays")))
     return f"{words}{f'; waiting for: {waiting}' if waiting else ''}{f'; now {held}' if held else ''}"
 

@@ -25,6 +25,7 @@ STATE = {
     "budget_usd": 5.0,
     "reason": "",
     "to_go": {"seconds": 7.2, "samples": 22},
+    "waiting": "22 of 60 samples at canary 50 %",
     "timeline": list(materials.AUDIT[:5]),
 }
 
@@ -54,6 +55,12 @@ def test_outside_text_is_never_read_as_markup():
     """Brackets in reasons stay brackets."""
     assert "[not] proved" in text(render.status(STATE))
     assert "[red]x[/red]" in text(render.entries([{"who": "[red]x[/red]", "what": "[bold]y"}]))
+
+
+def test_an_obstacle_that_holds_is_said_once():
+    """The overlay's reason is not repeated as what is waited for."""
+    held = {**STATE, "waiting": STATE["overlays"]["held"], "to_go": {}}
+    assert text(render.status(held), width=200).count("inconclusive: [not] proved") == 1
 
 
 def test_a_line_is_one_line():
