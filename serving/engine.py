@@ -42,7 +42,7 @@ def engine_child(settings: EngineSettings, python: Path, logs: Path, *, restart:
         log_path=logs / f"{settings.name}.log",
         ready=ready,
         ready_s=READY_S,
-        grace_s=8.0,
+        grace_s=5.0,
         restart=restart,
         core=settings.core,
     )
