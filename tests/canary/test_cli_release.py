@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -235,3 +239,21 @@ def test_eval_without_a_release_is_refused(run, spec, way):
     """Nothing to evaluate: start it first."""
     code, _, err = run("eval", str(spec), *way)
     assert (code, err.count("\n")) == (1, 1)
+
+
+def test_watching_on_a_terminal_is_live_and_in_colour(run, started):
+    """The glance is redrawn in place; the end of the release ends it, with its exit code."""
+    run("rollback", "--reason", "bad", *started)
+    ours, theirs = pty.openpty()
+    code = "from canary.cli import main; main()"
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    environment.pop("NO_COLOR", None)
+    watching = subprocess.Popen(
+        [sys.executable, "-c", code, "watch", *started], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    assert watching.wait(30) == 1
+    os.close(theirs)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert "\x1b[1;31mrolled_back" in shown
+    assert "rolled_back: bad" in shown
