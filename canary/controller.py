@@ -26,7 +26,6 @@ from canary.core.guardrails import look as judge
 from canary.core.release import Release, advance
 from canary.core.tally import TallyError, parse
 from canary.effects import change_of
-from canary.errors import SpecError
 from canary.metrics import Metrics
 from canary.spec import Spec
 from canary.spec import parse as parse_spec
@@ -85,7 +84,7 @@ class Controller:
         if self._lease is None:
             return
         for model in await self._store.models():
-            await self._guarded(model)
+            await self._guarded(model, self.look(model))
         await self._forget_workers()
 
     async def look(self, model: str) -> Release | None:
@@ -188,14 +187,14 @@ class Controller:
                 return
             last, trips = await self._store.trips(last)
             for trip in trips:
-                await self.tripped(trip)
+                await self._guarded(trip.model, self.tripped(trip))
 
         await self._for_ever(once, None)
 
     async def _for_ever(self, once: Callable[[], Awaitable[None]], say: logging.Logger | None) -> None:
         """Repeat; while the store is lost say so once, wait longer each time, and decide nothing."""
-        wait = 0.0
-        while True:
+        wait, task = 0.0, asyncio.current_task()
+        while task is None or not task.cancelling():  # a library that swallows a cancellation must not keep us alive
             try:
                 await once()
                 if wait and say:
@@ -207,16 +206,19 @@ class Controller:
                 wait = min(max(_BACKOFF_S[0], 2 * wait), _BACKOFF_S[1])
                 await asyncio.sleep(wait)
 
-    async def _guarded(self, model: str) -> None:
-        """Look; what is damaged in one model's state is told once and holds that model alone."""
+    async def _guarded(self, model: str, act: Awaitable[Any]) -> None:
+        """Look or act; whatever goes wrong with one model is told once and holds that model alone."""
         try:
-            await self.look(model)
+            await act
             self._told.pop(model, None)
-        except (SpecError, ValueError, KeyError, TypeError) as error:
-            line = f"{model}: its state cannot be read ({str(error).splitlines()[0] if str(error) else error!r})"
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a controller that dies of one model watches over none
+            words = str(error).splitlines() or [""]
+            line = f"{model}: cannot be judged ({type(error).__name__}: {words[0]})"
             if self._told.get(model) != line:
                 self._told[model] = line
-                log.error("%s; held; abort or roll back by hand", line)  # noqa: TRY400 - one line, never a traceback
+                log.error("%s; held where it is; abort or roll back by hand", line)  # noqa: TRY400 - one line
 
     async def _forget_workers(self) -> None:
         """Drop what is kept of workers that are long gone, now and then."""

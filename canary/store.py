@@ -246,9 +246,9 @@ class Store:
         return bool(await self._run(scripts.ACKNOWLEDGED, names, [lease.fence, str(generation), *fields]))
 
     async def _next(self, channel: PubSub) -> dict[str, Any]:
-        """Return the channel's next message; two silent seconds, one of them after a ping, are a lost line."""
-        for _ in range(2):
-            message = await self._ask(channel.get_message(timeout=BOUND * 0.8))
+        """Return the channel's next message; two seconds in which pings bring no answer are a lost line."""
+        for _ in range(4):
+            message = await self._ask(channel.get_message(timeout=BOUND / 2))
             if message is not None:
                 return cast("dict[str, Any]", message)
             await self._ask(channel.ping())

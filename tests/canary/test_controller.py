@@ -11,7 +11,7 @@ import pytest
 
 from canary import keys
 from canary.core.state import Phase, Release
-from canary.store import Store, StoreError
+from canary.store import Store, StoreError, Trip
 from tests.canary.specs import SPEC, changed
 from tests.canary.world import LOAD, World
 from tests.support.valkey import Valkey
@@ -220,6 +220,13 @@ async def test_a_damaged_state_holds_that_model_alone(world: World, caplog: pyte
     assert (await world.step(3)).percent == 50
     await world.step()
     assert len([record for record in caplog.records if "broken" in record.getMessage()]) == 1
+    await world.store.trip(Trip("broken", "r", 1, 0, "w", "6 of 6 failed", 1))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(world.controller.run())
+        await asyncio.sleep(0.3)
+        await world.trip()
+        await until(world, lambda release: not release.active)
+        running.cancel()
 
 
 async def test_workers_long_gone_are_forgotten(world: World) -> None:
