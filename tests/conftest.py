@@ -1,3 +1,3 @@
 """Plugins that all tests may use."""
 
-pytest_plugins = ["tests.support.engines", "tests.support.simulated", "tests.support.valkey"]
+pytest_plugins = ["tests.support.engines", "tests.support.simulated", "tests.support.stack", "tests.support.valkey"]

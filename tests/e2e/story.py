@@ -1,0 +1,54 @@
+"""What the whole-stack tests say again and again: begin a release, wait for a place, read the audit."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from tests.e2e.specs import LONG, write_spec
+from tests.support.stack import LocalStack, until
+
+
+def in_canary(stack: LocalStack, release: str = "long") -> dict[str, Any]:
+    """Start a release without gates and wait until its candidate has half of the traffic; users must be there."""
+    spec = write_spec(stack.folder, release, gates=False, steps=LONG)
+    started = stack.linnet("start", spec, "--reason", "to the canary")
+    assert started.code == 0, started
+    waited = stack.linnet("status", "--wait", "canary", "--timeout", "30s", "--json")
+    assert waited.code == 0, waited
+    return until(lambda: _settled(stack), "every worker's acknowledgement of the canary")  # type: ignore[no-any-return]
+
+
+def _settled(stack: LocalStack) -> dict[str, Any] | None:
+    status = stack.status()
+    workers = status.get("workers", {})
+    return status if workers.get("live") == workers.get("acknowledged") == 2 else None
+
+
+def place(status: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where a release stands: what must survive any crash."""
+    names = ("release", "attempt", "phase", "step", "stage", "percent", "generation", "desired", "digest")
+    return tuple(status[name] for name in names)
+
+
+def audit(stack: LocalStack) -> list[dict[str, Any]]:
+    """Return the audit's entries."""
+    said = stack.linnet("audit", "--json")
+    assert said.code == 0, said
+    entries: list[dict[str, Any]] = json.loads(said.out)
+    return entries
+
+
+def engine_ports(stack: LocalStack) -> dict[str, int]:
+    """Return where each engine listens; the first slot is the baseline's on an empty store."""
+    first = stack.ports["ENGINE_PORT"]
+    return {"base": first, "math-w8a8": first + 1}
+
+
+def answered(stack: LocalStack, engine: str) -> int:
+    """Return how many answers a simulated engine has finished."""
+    url = f"http://127.0.0.1:{engine_ports(stack)[engine]}/simulated"
+    with urllib.request.urlopen(urllib.request.Request(url), timeout=5) as answer:
+        return int(json.load(answer)["counts"].get("finished", 0))
