@@ -83,12 +83,23 @@ class Arms(Part):
     candidate: ArmSpec
 
 
+class SaturationSpec(Part):
+    """How the cost is measured: `in_flight` users, each asking again as soon as it is answered, for `duration`."""
+
+    in_flight: Annotated[int, Field(gt=0)] = 8
+    duration: Annotated[Duration, Field(gt=0)] = 8.0
+
+
 class LoadGate(Part):
-    """What the load test asks of the candidate, and how it is run (rate in requests a second)."""
+    """What the load test asks of the candidate, and how it is run (rate in requests a second).
+
+    Latency and goodput are judged at `rate`; the cost of a token is measured at capacity, by `saturation`.
+    """
 
     workload: Text
     rate: Ratio = 4.0
     duration: Duration = 20.0
+    saturation: SaturationSpec = SaturationSpec()
     max_tokens: Annotated[int, Field(gt=0)] = 24
     slo: dict[Annotated[str, Field(pattern=r"^(ttft|tpot|e2e)_p(50|95|99)$")], Duration] = {}
     max_usd_per_million_tokens: Ratio | None = None

@@ -103,7 +103,7 @@ def _guard(guard: Mapping[str, Any]) -> tuple[str, ...]:
 QUANTILES = ("p50", "p95", "p99")
 LATENCIES = (("time to first token", "ttft"), ("time per output token", "tpot"), ("end to end", "e2e"))
 LOAD_ROWS = (
-    ("throughput, tokens/s", "throughput_tokens_per_s", figures.number),
+    ("served at this rate, tokens/s", "throughput_tokens_per_s", figures.number),
     ("arrivals asked, per s", "rate", figures.number),
     ("arrivals achieved, per s", "achieved", figures.number),
     ("goodput (share within the limits)", "goodput", figures.share),
@@ -111,7 +111,7 @@ LOAD_ROWS = (
     ("requests failed", "failed", figures.number),
     ("lag of the load generator, p99", "lag_p99_ms", figures.milliseconds),
     ("USD per hour", "usd_per_hour", figures.usd),
-    ("USD per million tokens", "usd_per_million_tokens", figures.usd),
+    ("USD per million tokens, at capacity", "usd_per_million_tokens", figures.usd),
 )
 
 
@@ -121,7 +121,7 @@ def _load(facts: Comparison) -> Section:
         return Section("Load gate", ("Not measured for this candidate.",))
     arms = load.get("arms") or {}
     rows = tuple((name, *(form(_at(arms.get(arm), key)) for arm in ARMS)) for name, key, form in LOAD_ROWS)
-    cost = f"Cost ratio (candidate / baseline, USD per token): {figures.ratio(load.get('cost_ratio'))}."
+    cost = f"Cost ratio (candidate / baseline, USD per token at capacity): {figures.ratio(load.get('cost_ratio'))}."
     tables = (_latencies(arms), Table(("", *ARMS), rows))
     return Section("Load gate", (_verdict(load), cost), tables=tables)
 

@@ -21,7 +21,7 @@ from canary.options import DEFAULT_URL, Json, Store, Url
 from canary.spec import Spec, load
 from loadtest.errors import ControlError, LoadTestError
 from loadtest.gates import Limits, Verdict, judged
-from loadtest.records import Job
+from loadtest.records import Job, Saturation
 from loadtest.report import Run, report
 from loadtest.runner import run
 from loadtest.schedule import load_workload
@@ -40,6 +40,7 @@ _PER_ARM = (
     "tpot",
     "e2e",
     "goodput",
+    "capacity",
     "usd_per_million_tokens",
     "valid",
 )
@@ -116,7 +117,8 @@ def _arm_line(arm: str, figures: Mapping[str, Any]) -> str:
         f"{figures['sent']} sent, {figures['failed']} failed",
         f"ttft p95 {'-' if ttft is None else f'{ttft:.0f} ms'}",
         f"tpot p95 {'-' if tpot is None else f'{tpot:.1f} ms'}",
-        f"{figures['throughput_tokens_per_s']:.1f} token/s",
+        f"{figures['throughput_tokens_per_s']:.1f} token/s served",
+        f"{figures['capacity']['completion_tokens_per_s']:.1f} token/s at capacity",
         f"{'-' if cost is None else f'{cost:.4g}'} USD/million",
         f"lag p99 {figures['lag_p99_ms'] or 0:.1f} ms",
     ]
@@ -158,9 +160,13 @@ def _limits(spec: Spec) -> Limits:
 
 
 def _run(plan: Plan, arm: str) -> Run:
-    sys.stderr.write(f"{arm}: {plan.rate:g} requests/s for {plan.duration:g} s after {_WARMUP_S:g} s of warm-up\n")
     gate, card = plan.spec.gates.load, getattr(plan.spec.arms, arm)
     assert gate is not None  # noqa: S101
+    asked = Saturation(gate.saturation.in_flight, gate.saturation.duration)
+    sys.stderr.write(
+        f"{arm}: {plan.rate:g} requests/s for {plan.duration:g} s after {_WARMUP_S:g} s of warm-up, "
+        f"then {asked.in_flight} at a time for {asked.duration:g} s\n"
+    )
     job = Job(
         gateway=plan.gateway,
         model=plan.spec.model,
@@ -172,9 +178,10 @@ def _run(plan: Plan, arm: str) -> Run:
         session=uuid4().hex,
         arm=arm,
         warmup=_WARMUP_S,
+        saturation=asked,
     )
-    records, client = run(job, plan.folder, arm)
-    return Run(job, records, client, card.engine, plan.digests[arm], card.usd_per_hour)
+    scheduled, saturated = run(job, plan.folder, arm)
+    return Run(job, scheduled, saturated, card.engine, plan.digests[arm], card.usd_per_hour)
 
 
 def _digests(client: Client, spec: Spec) -> dict[str, str]:

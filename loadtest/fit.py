@@ -11,7 +11,8 @@ from serving.cost import CostError, Price, Sample, fit
 def price(records: Iterable[Record], usd_per_hour: float, seconds: float) -> Price | None:
     """Fit the price of the good answers of a run (see serving.cost.fit); None where nothing can be fitted.
 
-    Lateness of the client is not the engine's work, so the time charged starts when the request was sent.
+    Lateness of the client is not the engine's work, so the time charged starts when the request was sent. `seconds` is
+    the time the records ended in.
     """
     samples = [
         Sample(record.prompt_tokens, record.tokens, max(record.e2e_ms - record.lag_ms, 0.0) / 1000)

@@ -13,6 +13,7 @@ from typing import Any
 
 Figures = Mapping[str, Any]
 
+_ROUNDS = 2  # good answers of each user that a saturation run needs, at least
 _MAX_FAILED = 0.05  # share of requests, where the limits name no percentile that would show it
 
 
@@ -51,7 +52,8 @@ class Judgement:
 def faults(figures: Figures, limits: Limits) -> tuple[str, ...]:
     """Return why a run proves nothing; empty if it is valid."""
     lag, cpu, unsent = figures["lag_p99_ms"], figures["cpu_share"], figures["unsent"]
-    asked, achieved = figures["asked"], figures["achieved"]
+    asked, achieved, busy = figures["asked"], figures["achieved"], figures["capacity"]
+    good, enough = busy["requests"] - busy["failed"], max(_ROUNDS * busy["in_flight"], 1)
     checks = (
         (figures["sent"] == 0, "no request was sent; raise the rate or the duration"),
         (unsent > 0, f"{unsent} requests were not sent: in-flight limit ({figures['in_flight']}) reached"),
@@ -61,6 +63,15 @@ def faults(figures: Figures, limits: Limits) -> tuple[str, ...]:
             f"achieved {achieved:.3g}/s < {limits.min_achieved:.0%} of the {asked:.3g}/s asked",
         ),
         (cpu > limits.max_cpu, f"the client used {cpu:.0%} of its core > {limits.max_cpu:.0%}"),
+        # An arm that answered nothing well in the schedule has failed, and needs no price to say so.
+        (
+            good < enough and figures["ok"] > 0,
+            f"saturation: {good} good answers in {busy['seconds']:g} s < {enough}; raise its duration (gates.load)",
+        ),
+        (
+            busy["cpu_share"] > limits.max_cpu,
+            f"saturation: the client used {busy['cpu_share']:.0%} of its core > {limits.max_cpu:.0%}",
+        ),
     )
     return tuple(reason for failed, reason in checks if failed)
 

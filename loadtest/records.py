@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from loadtest.schedule import Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """The closed loop after the schedule: `in_flight` users for `duration` seconds; none of it by default."""
+
+    in_flight: int = 0
+    duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,7 @@ class Job:
     `arm` is forced by the X-Linnet-Arm header; empty leaves the choice to the gateway, as for any user. `duration`
     None runs until it is stopped. The first `warmup` seconds are sent and not measured. `in_flight` is the most
     requests at a time; what would go beyond is not sent, and counted. `session` makes the sessions of two runs differ.
+    `saturation` follows the schedule, and its records go to `saturation_out`.
     """
 
     gateway: str
@@ -33,6 +43,12 @@ class Job:
     in_flight: int = 256
     timeout: float = 60.0
     drain: float = 5.0
+    saturation: Saturation = Saturation()
+
+    @property
+    def saturation_out(self) -> str:
+        """The file of the saturation run's records."""
+        return f"{self.out}.saturation"
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -42,7 +58,8 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """Read what `to_json` wrote."""
         value = json.loads(text)
-        return cls(**{**value, "pattern": Pattern(value["pattern"])})
+        typed = {"pattern": Pattern(value["pattern"]), "saturation": Saturation(**value["saturation"])}
+        return cls(**{**value, **typed})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,7 @@ class Record:
 
     `unix` is when it was due (unix seconds), `at` the same in seconds after the measurement began (negative: warm-up).
     `lag_ms` is how late it was sent, and every other time counts from when it was *due*, not from when it was sent.
+    In a saturation run, a request is due when its user's last one has ended, and `at` counts from the run's beginning.
     `arm` is the answer's X-Linnet-Arm. `ttft_ms` is to the first content chunk; `e2e_ms` to the end of the answer;
     `tpot_ms` is (e2e - ttft) / (tokens - 1), None below two tokens; tokens come from usage, never from chunks.
     """
@@ -105,3 +123,11 @@ class Client:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one loop left behind: its records, and how the client fared meanwhile."""
+
+    records: Sequence[Record]
+    client: Client

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.fit import price
+from loadtest.capacity import capacity
 from loadtest.gates import Limits, cost_ratio, faults, judge
-from loadtest.records import Client, Job, Record
-from serving.cost import bill_usd_per_million_tokens
+from loadtest.records import Job, Record, Trace
 
 FORMULAS = {
     "times": "from when a request was due (absolute schedule), not from when it was sent; connecting is included",
@@ -25,13 +24,22 @@ FORMULAS = {
     "asked": "arrivals of the schedule / duration, 1/s (the rate, rounded to whole arrivals)",
     "achieved": "requests sent / time it took to send them, 1/s",
     "seconds": "from the beginning of the measurement to the last answer's end, at least the duration",
-    "throughput_tokens_per_s": "completion tokens of good answers / seconds",
+    "throughput_tokens_per_s": "completion tokens of good answers / seconds: what was served at this rate, not what "
+    "the arm could serve",
     "goodput": "good answers within every limit of the SLO / arrivals, as a share",
-    "usd_per_million_tokens": "bill cost: usd_per_hour x seconds / 3600 / completion tokens x 10^6, at this rate; "
+    "capacity": "after the schedule, a closed loop: in_flight users, each sending its next request as soon as its last "
+    "one has ended. Each user's first request is the ramp, and is left out; the seconds are from the end of the last "
+    "of the ramp to the end of the run, and only requests that ended in them count",
+    "capacity.requests, failed": "requests that ended in those seconds, and the failed ones among them",
+    "capacity.tokens_per_s": "prompt and completion tokens of good answers / capacity.seconds",
+    "capacity.completion_tokens_per_s, requests_per_s": "completion tokens, good answers / capacity.seconds",
+    "usd_per_million_tokens": "bill cost at capacity: usd_per_hour x capacity.seconds / 3600 / "
+    "capacity.completion_tokens x 10^6 (completion tokens only; prompts are paid for by them); "
     "usd_per_hour is of the whole arm",
-    "price": "USD per request, prompt token, completion token: non-negative least squares of (e2e - lag) on "
-    "(1, prompt tokens, completion tokens) over good answers, scaled to sum to the bill",
-    "cost_ratio": "candidate's usd_per_million_tokens / baseline's",
+    "price": "USD per request, prompt token, completion token: non-negative least squares of e2e on "
+    "(1, prompt tokens, completion tokens) over the good answers of capacity, scaled to sum to the bill of its seconds",
+    "cost_ratio": "candidate's usd_per_million_tokens / baseline's: both at their own capacity",
+    "cpu_share": "CPU seconds of the load test's process / seconds, of the schedule and of the saturation run each",
     "warm-up": "arrivals before the measurement began are sent and left out",
 }
 
@@ -44,8 +52,8 @@ class Run:
     """What one arm's run left behind. `usd_per_hour` is what the whole arm costs, all replicas."""
 
     job: Job
-    records: Sequence[Record]
-    client: Client
+    scheduled: Trace
+    saturated: Trace
     engine: str
     digest: str
     usd_per_hour: float
@@ -53,15 +61,15 @@ class Run:
 
 def figures(run: Run, limits: Limits) -> dict[str, Any]:
     """Work out one arm's figures from its records (see FORMULAS)."""
-    job = run.job
-    records = [record for record in run.records if record.at >= 0]
+    job, client = run.job, run.scheduled.client
+    records = [record for record in run.scheduled.records if record.at >= 0]
     sent = [record for record in records if record.sent]
     good = [record for record in sent if record.ok]
     duration = job.duration or 0.0
     seconds = max([duration, *(record.at + (record.e2e_ms or 0.0) / 1000 for record in sent)])
     sending = max([duration, *(record.at + record.lag_ms / 1000 for record in sent)])
     tokens = sum(record.tokens for record in good)
-    fitted = price(good, run.usd_per_hour, seconds)
+    busy = capacity(job.saturation, run.saturated)
     found: dict[str, Any] = {
         "arm": job.arm,
         "engine": run.engine,
@@ -71,8 +79,8 @@ def figures(run: Run, limits: Limits) -> dict[str, Any]:
         "asked": _per(len(records), duration),
         "achieved": _per(len(sent), sending),
         "lag_p99_ms": quantile([record.lag_ms for record in sent], 0.99),
-        "cpu_share": round(run.client.cpu_share, 4),
-        "cpu_ms_per_request": round(run.client.cpu_ms_per_request, 3),
+        "cpu_share": round(client.cpu_share, 4),
+        "cpu_ms_per_request": round(client.cpu_ms_per_request, 3),
         "in_flight": job.in_flight,
         "sent": len(sent),
         "unsent": len(records) - len(sent),
@@ -87,8 +95,8 @@ def figures(run: Run, limits: Limits) -> dict[str, Any]:
         "cached_tokens": sum(record.cached_tokens for record in good),
         "goodput": _per(sum(_within(record, limits) for record in good), len(records)),
         "usd_per_hour": run.usd_per_hour,
-        "usd_per_million_tokens": bill_usd_per_million_tokens(run.usd_per_hour, tokens, seconds) if tokens else None,
-        "price": None if fitted is None else list(fitted.to_tuple()),
+        "capacity": busy.figures(),
+        **busy.cost(run.usd_per_hour),
     }
     reasons = faults(found, limits)
     return found | {"valid": not reasons, "invalid_reasons": list(reasons)}

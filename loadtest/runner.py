@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from loadtest.errors import ClientError
-from loadtest.records import Client, Job, Record
+from loadtest.records import Client, Job, Record, Trace
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _GRACE_S = 5.0
@@ -35,12 +35,13 @@ class Locust:
                 process_group=0,
             )
 
-    def wait(self) -> Client:
-        """Wait for its end; return how the client fared. Raises ClientError where it left nothing behind."""
+    def wait(self) -> dict[str, Client]:
+        """Wait for its end; return how the client fared by loop. Raises ClientError where it left nothing behind."""
         code = self._process.wait()
         try:
-            return Client(**json.loads(self._client.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            fared = json.loads(self._client.read_text(encoding="utf-8"))
+            return {loop: Client(**told) for loop, told in fared.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             raise ClientError(f"Locust ended with code {code} before its summary; see {self._log}") from None
 
     def terminate(self) -> None:
@@ -57,16 +58,21 @@ class Locust:
             self._process.wait()
 
 
-def run(job: Job, folder: Path, name: str) -> tuple[list[Record], Client]:
-    """Run a job to its end and read what it left. An interruption ends Locust too."""
-    Path(job.out).unlink(missing_ok=True)
+def run(job: Job, folder: Path, name: str) -> tuple[Trace, Trace]:
+    """Run a job with saturation to its end; return what the schedule left, and what the saturation run did.
+
+    An interruption ends Locust too.
+    """
+    for out in (job.out, job.saturation_out):
+        Path(out).unlink(missing_ok=True)
     locust = Locust(job, folder, name)
     try:
-        client = locust.wait()
+        clients = locust.wait()
     except BaseException:
         locust.stop()
         raise
-    return read(Path(job.out)), client
+    scheduled = Trace(read(Path(job.out)), clients["open"])
+    return scheduled, Trace(read(Path(job.saturation_out)), clients["saturation"])
 
 
 def read(path: Path, start: int = 0) -> list[Record]:

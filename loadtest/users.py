@@ -92,8 +92,8 @@ class Answer:
         return "" if self.reader.complete else "the stream ended without finish_reason, usage or [DONE]"
 
 
-Ask = Callable[[Line, str], Answer]
-"""Sends one request in a session and returns what became of it; never raises for what the server does."""
+Ask = Callable[[Line, str, int], Answer]
+"""Asks for so many tokens in a session and returns what became of it; never raises for what the server does."""
 
 
 class HttpAsk:
@@ -113,13 +113,13 @@ class HttpAsk:
             f"Content-Type: application/json\r\nAccept: text/event-stream\r\nConnection: close\r\n{forced}{access}"
         )
 
-    def __call__(self, line: Line, session: str) -> Answer:
+    def __call__(self, line: Line, session: str, max_tokens: int) -> Answer:
         """Send one request and read it to its end; what goes wrong is in the answer's `failure`."""
         answer = Answer()
         try:
             with gevent.Timeout(self._job.timeout), socket.create_connection(self._address) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.sendall(self._request(line, session))
+                connection.sendall(self._request(line, session, max_tokens))
                 self._read(connection, answer)
         except gevent.Timeout:
             answer.failure = f"no end after {self._job.timeout:g} s"
@@ -138,12 +138,12 @@ class HttpAsk:
                 return
             answer.feed(data, self._clock())
 
-    def _request(self, line: Line, session: str) -> bytes:
+    def _request(self, line: Line, session: str, max_tokens: int) -> bytes:
         body = json.dumps(
             {
                 "model": self._job.model,
                 "messages": [{"role": "user", "content": line.prompt}],
-                "max_tokens": self._job.max_tokens,
+                "max_tokens": max_tokens,
                 "temperature": 0,
                 "stream": True,
                 "stream_options": {"include_usage": True},
@@ -204,24 +204,20 @@ class OpenLoop:
     def _one(self, line: Line, session: str, offset: float) -> None:
         due = self.began + offset
         lag = self._clock() - due
-        answer = self._ask(line, session)
-        error = answer.error(self._job.arm)
-        self._keep(
-            Record(
-                **self._due(offset),
-                slice=line.slice,
-                arm=answer.arm,
-                status=answer.status,
-                ok=not error,
-                lag_ms=_ms(lag),
-                error=error[:_LONGEST_ERROR],
-                **_times(answer, due),
-            )
-        )
+        answer = self._ask(line, session, self._job.max_tokens)
+        told = outcome(answer, self._job.arm, due)
+        self._keep(Record(**self._due(offset), slice=line.slice, lag_ms=_ms(lag), **told))
 
     def _due(self, offset: float) -> dict[str, Any]:
         behind = self._clock() - (self.began + offset)
         return {"unix": round(time.time() - behind, 4), "at": round(offset - self._job.warmup, 6)}
+
+
+def outcome(answer: Answer, arm: str, due: float) -> dict[str, Any]:
+    """Return what a record tells of an answer that was due of `arm` (any if empty) at `due`."""
+    error = answer.error(arm)
+    told = {"arm": answer.arm, "status": answer.status, "ok": not error, "error": error[:_LONGEST_ERROR]}
+    return {**told, **_times(answer, due)}
 
 
 def _times(answer: Answer, due: float) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What an answer costs: a price fitted from a load test, and the bill it must add up to (pure).
 
-Two different things, never mixed. The *bill cost* divides the hardware's bill by the tokens of a run; near idle it
-says nothing about the model. The *calibrated cost* prices each request from its usage with a price fitted at one
-operating point, so that few requests can already be compared.
+Two different things, never mixed. The *bill cost* divides the hardware's bill by the tokens of a run. It tells engines
+apart only at capacity: at a rate that each of them can serve, all serve the same tokens in the same paid time. The
+*calibrated cost* prices each request from its usage with a price fitted at one operating point, so that few requests
+can already be compared.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ from tests.canary.specs import SPEC, changed
 BOMB = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 6))
 
 
+GATES = "gates:\n  load: {workload: prompts.jsonl, slo: {ttft_p95: 500ms}}\n"
+
+
 def faults(text: str) -> tuple[str, ...]:
     """Return the lines of the error."""
     with pytest.raises(SpecError) as caught:
@@ -97,13 +100,15 @@ def test_the_cards_eight_fields_are_required(field) -> None:
     assert any(f"decision.{field} is missing" in fault for fault in faults("\n".join(lines)))
 
 
+def test_no_release_without_a_load_gate() -> None:
+    """What an answer costs is proved before anything goes live: a spec that leaves the gate out is refused."""
+    assert "gates is missing" in faults(changed(GATES, ""))[0]
+    assert "gates.load is missing" in faults(changed(GATES, "gates: {eval: {passages: 20}}\n"))[0]
+
+
 def test_guards_need_what_feeds_them() -> None:
-    """A cost without a load test and a quality without a shadow would be unknown for ever."""
-    text = changed(
-        "gates:\n  load: {workload: prompts.jsonl, slo: {ttft_p95: 500ms}}\nshadow: {percent: 20, min_pairs: 30}\n", ""
-    )
-    cost = faults(text + "  cost_per_token: {max_ratio: 1.0}\n")
-    assert "add gates.load" in cost[0]
+    """A quality without a shadow would be unknown for ever."""
+    text = changed("shadow: {percent: 20, min_pairs: 30}\n", "")
     quality = faults(text + "  shadow_quality: {min_difference: -0.02}\n")
     assert "add shadow" in quality[0]
 
@@ -145,3 +150,13 @@ def test_freeze_windows_know_their_time_zone() -> None:
     assert "Christmas" in spec.frozen_at(moment)
     assert spec.frozen_at(moment + 7200) == ""
     assert "timezone" in faults(text.replace("+01:00", ""))[0]
+
+
+def test_saturation_has_defaults_and_limits() -> None:
+    """Eight users for eight seconds unless said otherwise; nobody, or no time, measures nothing."""
+    gate = parse(SPEC, "r.yaml").gates.load
+    assert gate is not None
+    assert (gate.saturation.in_flight, gate.saturation.duration) == (8, 8.0)
+    for given in ("{in_flight: 0}", "{duration: 0s}", "{users: 8}", "8"):
+        (fault,) = faults(changed("workload: prompts.jsonl", f"workload: prompts.jsonl, saturation: {given}"))
+        assert "gates.load.saturation" in fault

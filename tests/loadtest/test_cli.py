@@ -34,7 +34,14 @@ guardrails:
 """
 GATES = """
 gates:
-  load: {{workload: w.jsonl, rate: 10, duration: 1s, max_tokens: 8, slo: {{ttft_p95: {slo}}}, max_lag_p99: {lag}}}
+  load:
+    workload: w.jsonl
+    rate: 10
+    duration: 1s
+    max_tokens: 8
+    saturation: {{in_flight: 2, duration: 500ms}}
+    slo: {{ttft_p95: {slo}}}
+    max_lag_p99: {lag}
 """
 
 
@@ -123,6 +130,8 @@ def test_both_arms_are_run_and_the_report_is_kept(served, control, spec, capsys,
     figures = report["arms"]["candidate"]
     assert figures["ok"] == figures["sent"] > 0
     assert 10 <= figures["ttft"]["p50"] < 100
+    assert figures["capacity"]["requests"] >= 4
+    assert report["cost_ratio"] == pytest.approx(1, rel=0.3)
     needed = {
         "arm",
         "rate",
@@ -132,11 +141,23 @@ def test_both_arms_are_run_and_the_report_is_kept(served, control, spec, capsys,
         "tpot",
         "e2e",
         "goodput",
+        "capacity",
         "usd_per_million_tokens",
         "verdict",
         "valid",
     }
     assert needed <= set(said)
+
+
+def test_the_line_of_an_arm_tells_its_capacity_and_its_cost(served, control, spec, capsys):
+    """Tokens a second at capacity, and USD per million of them at 1 USD/h."""
+    assert run(["loadtest", str(spec()), *served[1], "--arm", "candidate", "--duration", "500ms"]) == 0
+    said = capsys.readouterr().out
+    (report,) = control.kept.values()
+    figures = report["arms"]["candidate"]
+    per_second, cost = figures["capacity"]["completion_tokens_per_s"], figures["usd_per_million_tokens"]
+    assert f"{per_second:.1f} token/s at capacity | {cost:.4g} USD/million" in said
+    assert cost == pytest.approx(1e6 / 3600 / per_second, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +177,7 @@ def test_fail_and_invalid_have_codes_of_their_own(served, spec, capsys, limits, 
 @pytest.mark.parametrize(
     ("gates", "words"),
     [
-        ("shadow: {{percent: 5}}", "no gates.load"),
+        ("shadow: {{percent: 5}}", "gates"),
         ("gates: {{load: {{workload: none.jsonl}}}}", "the workload cannot be read"),
     ],
 )

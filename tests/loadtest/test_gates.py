@@ -23,6 +23,7 @@ def figures(**changes):
         "cpu_share": 0.2,
         "ttft": {"p95": 300.0},
         "tpot": {"p95": 20.0},
+        "capacity": {"in_flight": 8, "seconds": 7.5, "requests": 16, "failed": 0, "cpu_share": 0.4},
         "usd_per_million_tokens": 1.0,
         "invalid_reasons": (),
     }
@@ -47,6 +48,28 @@ def both(**candidate):
 def test_a_client_that_did_not_keep_up_proves_nothing(change, reason):
     """Each reason carries its numbers."""
     assert any(reason in said for said in faults(figures(**change), LIMITS))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"requests": 15}, "saturation: 15 good answers in 7.5 s < 16; raise its duration (gates.load)"),
+        ({"failed": 1}, "saturation: 15 good answers"),
+        ({"requests": 0}, "saturation: 0 good answers"),
+        ({"in_flight": 0, "requests": 0}, "saturation: 0 good answers"),
+        ({"cpu_share": 0.91}, "saturation: the client used 91% of its core > 90%"),
+    ],
+)
+def test_a_saturation_run_of_few_answers_proves_nothing(change, reason):
+    """Nor does one whose client was at its limit: no cost is told from either."""
+    (found,) = faults(figures(capacity=figures()["capacity"] | change), LIMITS)
+    assert found.startswith(reason)
+
+
+def test_an_arm_that_answered_nothing_well_has_failed_without_a_price():
+    """It must not hide behind a saturation run that proves nothing."""
+    capacity = figures()["capacity"] | {"requests": 0}
+    assert faults(figures(ok=0, failed=100, capacity=capacity), LIMITS) == ()
 
 
 @pytest.mark.parametrize("change", [{}, {"lag_p99_ms": 20.0}, {"achieved": 3.92}, {"cpu_share": 0.9}])

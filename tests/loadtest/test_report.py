@@ -9,10 +9,23 @@ from hypothesis import strategies as st
 
 from loadtest.fit import price
 from loadtest.gates import Limits
-from loadtest.records import Client, Job, Record
+from loadtest.records import Client, Job, Record, Saturation, Trace
 from loadtest.report import FORMULAS, Run, figures, quantile, report
 
-JOB = Job("http://127.0.0.1:8080", "m", "w.jsonl", "out", 4.0, 10.0, 24, "s", arm="candidate", warmup=2.0)
+SATURATION = Saturation(2, 4.0)
+JOB = Job(
+    "http://127.0.0.1:8080",
+    "m",
+    "w.jsonl",
+    "out",
+    rate=4.0,
+    duration=10.0,
+    max_tokens=24,
+    session="s",
+    arm="candidate",
+    warmup=2.0,
+    saturation=SATURATION,
+)
 CLIENT = Client(cpu_seconds=1.0, wall_seconds=10.0, sent=50)
 LIMITS = Limits(slo={"ttft_p95": 100.0, "tpot_p95": 15.0})
 
@@ -36,9 +49,10 @@ def bad(at=1.0, **changes):
     return Record(1000.0 + at, at, status=500, e2e_ms=1.0, error="status 500: no", **changes)
 
 
-def run(*records, client=CLIENT):
-    """What a run left behind."""
-    return Run(JOB, records, client, "engine", "d" * 8, 3.6)
+def run(*records, client=CLIENT, saturated=None):
+    """What a run left behind; at capacity two users get 11 tokens each 0.15 s, unless told otherwise."""
+    busy = [good(at=0.15 * (number // 2)) for number in range(50)] if saturated is None else saturated
+    return Run(JOB, Trace(records, client), Trace(busy, client), "engine", "d" * 8, 3.6)
 
 
 def test_figures_come_from_the_records():
@@ -53,10 +67,55 @@ def test_figures_come_from_the_records():
     )
     assert (found["asked"], found["achieved"], found["seconds"], found["goodput"]) == (4.0, 4.0, 10.0, 1.0)
     assert found["throughput_tokens_per_s"] == 44.0
-    assert found["usd_per_million_tokens"] == pytest.approx(0.01 / 440 * 1e6)
     assert found["ttft"] == {"p50": 50.0, "p95": 50.0, "p99": 50.0}
     assert found["valid"]
-    assert sum(amount * of for amount, of in zip(found["price"], (40, 800, 440), strict=True)) == pytest.approx(0.01)
+
+
+def test_the_cost_is_that_of_capacity():
+    """Not of the rate asked: 48 answers of 11 tokens in the 3.85 s after the ramp at 3.6 USD/h."""
+    found = figures(run(*(good(at=number / 4) for number in range(40))), LIMITS)
+    assert found["capacity"] == {
+        "in_flight": 2,
+        "seconds": 3.85,
+        "requests": 48,
+        "failed": 0,
+        "prompt_tokens": 960,
+        "completion_tokens": 528,
+        "tokens_per_s": pytest.approx(1488 / 3.85, abs=1e-4),
+        "completion_tokens_per_s": pytest.approx(528 / 3.85, abs=1e-4),
+        "requests_per_s": pytest.approx(48 / 3.85, abs=1e-4),
+        "cpu_share": 0.1,
+    }
+    assert found["usd_per_million_tokens"] == pytest.approx(0.00385 / 528 * 1e6)
+    billed = sum(amount * of for amount, of in zip(found["price"], (48, 960, 528), strict=True))
+    assert billed == pytest.approx(0.00385)
+
+
+def test_at_the_same_rate_the_slower_arm_costs_more():
+    """Both serve the schedule alike; at capacity the candidate takes twice as long."""
+    slow = [good(at=0.3 * (number // 2), e2e_ms=300.0) for number in range(26)]
+    records = [good(at=number / 4) for number in range(40)]
+    runs = {"baseline": run(*records), "candidate": run(*records, saturated=slow)}
+    made = report("m", "w.jsonl", runs, LIMITS, digest="d", created_ms=1)
+    served = [made["arms"][arm]["throughput_tokens_per_s"] for arm in runs]
+    assert served[0] == served[1]
+    assert made["cost_ratio"] == pytest.approx((3.7 / 24) / (3.85 / 48))
+
+
+def test_a_saturation_run_without_good_answers_proves_nothing():
+    """Invalid with a reason, though the schedule was served well."""
+    made = report(
+        "m",
+        "w.jsonl",
+        {"candidate": run(*(good(at=number / 4) for number in range(40)), saturated=())},
+        LIMITS,
+        digest="d",
+        created_ms=1,
+    )
+    assert made["verdict"] == "invalid"
+    assert made["reasons"] == [
+        "candidate: saturation: 0 good answers in 0 s < 4; raise its duration (gates.load)",
+    ]
 
 
 def test_failed_requests_miss_every_limit():
@@ -95,7 +154,7 @@ def test_late_sending_lowers_what_was_achieved():
 
 def test_a_run_without_good_answers_has_no_cost():
     """Unknown is null, never zero."""
-    found = figures(run(bad()), LIMITS)
+    found = figures(run(bad(), saturated=[bad(at=number / 10) for number in range(9)]), LIMITS)
     assert (found["usd_per_million_tokens"], found["price"], found["ttft"]["p50"]) == (None, None, None)
 
 

@@ -52,7 +52,7 @@ def test_requests_carry_what_the_gateway_reads(simulated):
     """Arm, session, slice, and a streamed chat request with usage."""
     engine = simulated(ttft_ms=1, tpot_ms=0)
     the_job = job(engine.url, arm="candidate")
-    answer = HttpAsk(the_job, key="k-1")(Line("hello", "domain"), "s-7")
+    answer = HttpAsk(the_job, key="k-1")(Line("hello", "domain"), "s-7", 12)
     headers, body = engine.last["headers"], engine.last["body"]
     assert answer.error("candidate") == ""
     assert (headers["x-linnet-arm"], headers["x-linnet-session"], headers["x-linnet-slice"]) == (
@@ -118,7 +118,7 @@ def test_lateness_of_the_client_shows_and_counts():
     """A client that hangs for 300 ms sends late, says so, and measures from when the request was due."""
     asked = []
 
-    def hang(line, session):
+    def hang(line, session, max_tokens):
         asked.append(session)
         if len(asked) == 3:
             time.sleep(0.3)  # blocks every greenlet, as a client at its limit does
@@ -135,7 +135,7 @@ def test_lateness_of_the_client_shows_and_counts():
 def test_beyond_the_in_flight_limit_nothing_is_sent():
     """And what was not sent is in the records."""
 
-    def slow(line, session):
+    def slow(line, session, max_tokens):
         gevent.sleep(5)
 
     records = []
@@ -149,7 +149,7 @@ def test_stopping_lets_answers_finish():
     """In flight when the stop comes: answered, and nothing new goes out."""
     the_job, records = job(duration=None, drain=2.0), []
 
-    def ask(line, session):
+    def ask(line, session, max_tokens):
         gevent.sleep(0.2)
         return Answer()
 
