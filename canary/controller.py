@@ -120,7 +120,8 @@ class Controller:
         found = evidence(release, seen, findings, now, spec.frozen_at(now))
         if not await self._remember(release, found, analysis, now):
             return None
-        return await self._tell(release.model, events.Look(Cause(ACTOR, "", now), found, release.at), found)
+        decided = Cause(ACTOR, "", self._clock())
+        return await self._tell(release.model, events.Look(decided, found, release.at, now), found)
 
     async def _judged(
         self, release: Release, spec: Spec, seen: Seen, now: float

@@ -97,8 +97,10 @@ def _workers(workers: Any) -> str:
     if not isinstance(workers, Mapping):
         return ""
     live, known = _count(workers.get("live")), _count(workers.get("acknowledged"))
-    mark = "" if live == known and live else " [yellow](waiting)[/]" if live else " [red](no gateway is running)[/]"
-    return f"{known} of {live} acknowledged{mark}"
+    if not live:
+        return "0 of 0 acknowledged [red](no gateway is running)[/]"
+    behind = ", ".join(map(str, workers.get("behind") or ()))
+    return f"{known} of {live} acknowledged" + ("" if known == live else f" [yellow](waiting for {escape(behind)})[/]")
 
 
 def _count(value: Any) -> int:

@@ -25,7 +25,6 @@ from canary.units import Name
 __all__ = ["Spec", "SpecError", "load", "parse"]
 
 _MIN_SAMPLES = 200  # requests an arm before a guardrail may pass, where the spec does not say
-_COSTS = ("cost_per_token", "cost_per_request")
 Loc = tuple[str | int, ...]
 
 
@@ -36,7 +35,7 @@ class Spec(Part):
     release: Name
     decision: Decision
     arms: Arms
-    gates: Gates = Gates()
+    gates: Gates
     shadow: ShadowSpec | None = None
     steps: Annotated[tuple[StepSpec, ...], Field(strict=False, min_length=1)]
     bake: BakeSpec = BakeSpec()
@@ -244,9 +243,6 @@ def _guard_faults(spec: Spec) -> Iterator[tuple[Loc, str]]:
     named = spec.guardrails.named()
     if not any(guard.on_breach is OnBreach.ROLLBACK for guard in named.values()):
         yield ("guardrails",), "no guardrail rolls back; add one, such as error_rate: {max_increase: 0.5pp}"
-    for name in _COSTS:
-        if name in named and spec.gates.load is None:
-            yield ("guardrails", name), f"{name} is priced by the load test; add gates.load, or take it out"
     if "shadow_quality" in named and spec.shadow is None:
         yield ("guardrails", "shadow_quality"), "shadow_quality needs shadow pairs; add shadow, or take it out"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from canary.assess import Tallies, arm_tally, spend
@@ -24,7 +24,8 @@ _EVENTS = 1_000  # audit entries of a model read for a timeline
 async def status(store: Store, model: str, now: float) -> dict[str, Any]:
     """Return a model's release as JSON values; `now` in Unix seconds. Raises Unknown, StoreError."""
     state = await glance(store, model, now)
-    return {**state, "timeline": timeline(state["release"], state["attempt"], await store.audit(model, _EVENTS))}
+    audit = _of_attempt(state["release"], state["attempt"], await store.audit(model, _EVENTS))
+    return {**state, "timeline": timeline(audit), "rollback": rollback(audit)}
 
 
 async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
@@ -42,8 +43,9 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
         "workers": {
             "live": len(live),
             "acknowledged": sum(generation >= release.generation for generation in live.values()),
+            "behind": sorted(worker for worker, generation in live.items() if generation < release.generation),
         },
-        "guardrails": loads(await store.findings(model) or "[]"),
+        "guardrails": [{"name": one["guardrail"], **one} for one in loads(await store.findings(model) or "[]")],
         "spend_usd": spend(release, load, now),
     }
 
@@ -117,9 +119,8 @@ def actual(release: Release, tallies: Tallies) -> dict[str, float | None]:
     return {arm: count / total if total else None for arm, count in assigned.items()}
 
 
-def timeline(release: str, attempt: int, audit: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Return the attempt's story from its audit, oldest first."""
-    mine = (entry for entry in audit if entry.get("release") == release)
+def timeline(audit: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return an attempt's story from its audit, oldest first."""
     return [
         {
             "unix_ms": int(entry.get("unix_ms", 0)),
@@ -129,9 +130,19 @@ def timeline(release: str, attempt: int, audit: list[dict[str, str]]) -> list[di
             "actor": entry.get("who", ""),
             "generation": int(entry.get("generation", 0)),
         }
-        for entry in mine
-        if entry.get("attempt") == str(attempt)
+        for entry in audit
     ]
+
+
+def rollback(audit: Iterable[Mapping[str, str]]) -> dict[str, Any] | None:
+    """Return how long the way back took, in ms, once every live worker has acknowledged it; None before."""
+    told = [entry for entry in audit if entry.get("what") == "acknowledged"]
+    found: dict[str, Any] | None = loads(told[-1].get("evidence", "null")) if told else None
+    return found
+
+
+def _of_attempt(release: str, attempt: int, audit: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return [entry for entry in audit if (entry.get("release"), entry.get("attempt")) == (release, str(attempt))]
 
 
 async def material(store: Store, model: str, now: float) -> dict[str, Any]:

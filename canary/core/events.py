@@ -59,11 +59,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The controller looked; `at` is where the release stood (Release.at), "" for here."""
+    """The controller looked; `at` is where the release stood (Release.at), "" for here.
+
+    `seen` is when the sums were read (Unix seconds), None for the cause's own time: the cause is the decision's.
+    """
 
     cause: Cause
     evidence: Evidence
     at: str = ""
+    seen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

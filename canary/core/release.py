@@ -110,7 +110,7 @@ def _look(release: Release, event: events.Look) -> Release:
         return release
     broken = moves.failing(evidence.findings, OnBreach.ROLLBACK)
     if broken:
-        return moves.roll_back(release, cause, moves.reasons(broken), int(cause.now * 1000))
+        return moves.roll_back(release, cause, moves.reasons(broken), int((event.seen or cause.now) * 1000))
     if evidence.spend_usd > release.plan.money.stop_loss:
         reason = f"spent {evidence.spend_usd:.2f} USD, over the stop loss of {release.plan.money.stop_loss:.2f} USD"
         return moves.end(release, Phase.ABORTED, reason, cause.now)

@@ -14,7 +14,6 @@ from canary import options, render
 from canary.client import Client, Order, connect, only_model
 from canary.errors import Usage
 from canary.options import DEFAULT_URL, IfGeneration, Json, Model, Reason, Store, Url
-from canary.verbs.look import named
 
 if TYPE_CHECKING:
     from canary.spec import Spec
@@ -31,7 +30,7 @@ def _carry_out(client: Client, model: str | None, order: Order, *, as_json: bool
 
 def _tell(state: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        options.print_json(named(state))
+        options.print_json(state)
     else:
         render.console().print(render.line(state), markup=False)
 

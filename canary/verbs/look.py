@@ -124,7 +124,7 @@ def _lines(client: Client, name: str, pause: float, *, as_json: bool) -> dict[st
     while True:
         state = client.status(name)
         if (now := render.milestone(state)) != shown:
-            typer.echo(options.json_line(named(state)) if as_json else render.line(state))
+            typer.echo(options.json_line(state) if as_json else render.line(state))
             shown = now
         if state.get("phase") in render.ENDS:
             return state
@@ -143,7 +143,7 @@ def explain(
     state = client.status(only_model(client, model))
     if as_json:
         fields = ("model", "release", "phase", "overlays", "guardrails", "reason")
-        options.print_json({**{key: named(state).get(key) for key in fields}, "next": render.next_words(state)})
+        options.print_json({**{key: state.get(key) for key in fields}, "next": render.next_words(state)})
         return
     render.console().print(render.explain(state))
 
@@ -184,12 +184,6 @@ def history(
 
 def _show(state: dict[str, Any], face: Callable[[dict[str, Any]], Any], *, as_json: bool) -> None:
     if as_json:
-        options.print_json(named(state))
+        options.print_json(state)
     else:
         render.console().print(face(state))
-
-
-def named(state: dict[str, Any]) -> dict[str, Any]:
-    """Give every guardrail the contract's `name` beside the store's `guardrail`."""
-    found = [{**one, "name": one.get("guardrail") or one.get("name")} for one in state.get("guardrails") or ()]
-    return {**state, "guardrails": found}

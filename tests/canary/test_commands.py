@@ -197,7 +197,7 @@ async def test_status_shows_what_is_desired_and_what_is_so(world: World) -> None
     state = await world.say("freeze", "holidays")
     assert state["desired"] == {"baseline": 0.95, "candidate": 0.05}
     assert state["actual"] == {"baseline": 0.5, "candidate": 0.5}
-    assert state["workers"] == {"live": 1, "acknowledged": 1}
+    assert state["workers"] == {"live": 1, "acknowledged": 1, "behind": []}
     assert state["overlays"]["frozen"] == "holidays"
     assert state["guardrails"][0]["guardrail"] == "error_rate"
     assert state["to_go"] == {"seconds": 1.0, "samples": 0, "pairs": 0}

@@ -16,7 +16,7 @@ STATE = {
     "generation": 5,
     "desired": {"baseline": 0.5, "candidate": 0.5},
     "actual": {"baseline": 0.52, "candidate": 0.48},
-    "workers": {"live": 2, "acknowledged": 1},
+    "workers": {"live": 2, "acknowledged": 1, "behind": ["gateway-2"]},
     "overlays": {"paused": "", "held": "ttft_p95 is inconclusive: [not] proved", "frozen": ""},
     "guardrails": [
         {**finding.to_dict(), "name": finding.guardrail} for finding in (*materials.FINDINGS[:2], materials.BREACH)
