@@ -49,7 +49,7 @@ class Stack:
         self._slots: dict[int, EngineSettings] = {}
         self._store = Store.connect(settings.store_url)
         self._lock: IO[str] | None = None
-        self._registrations: set[asyncio.Task[None]] = set()
+        self._tellings: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._lock = _only_one(self.settings.state)
@@ -130,13 +130,13 @@ class Stack:
         python = engine_python(self.settings.cache)
         return engine_child(chosen, python, self.settings.logs, restart=True)
 
-    async def _register(self, chosen: EngineSettings) -> None:
+    async def _register(self, chosen: EngineSettings, state: str = "ready") -> None:
         record = {
             "name": chosen.name,
             "url": chosen.url,
             "served_model": chosen.served_model,
             "digest": self._digest(chosen),
-            "state": "ready",
+            "state": state,
             "pid": self.supervisor.pids().get(chosen.name, 0),
         }
         await self._store.register_engine(record)
@@ -158,19 +158,23 @@ class Stack:
         path.write_text(yaml.safe_dump({"models": {self.settings.model: entry}}))
 
     def _heard(self, event: Event) -> None:
+        """Tell the person what went wrong, and the store how an engine is."""
         if event.kind in _TOLD:
             self._say(f"{event.name} {event.kind}: {event.detail}")
-        back = next((s for s in self._slots.values() if s.name == event.name), None)
-        if event.kind is EventKind.READY and back is not None and self.supervisor.restarts(event.name):
-            task = asyncio.get_running_loop().create_task(self._register_again(back))
-            self._registrations.add(task)
-            task.add_done_callback(self._registrations.discard)
+        chosen = next((settings for settings in self._slots.values() if settings.name == event.name), None)
+        back = event.kind is EventKind.READY and self.supervisor.restarts(event.name) > 0
+        if chosen is not None and (back or event.kind is EventKind.ENDED):
+            task = asyncio.get_running_loop().create_task(self._tell_store(chosen, ready=back))
+            self._tellings.add(task)
+            task.add_done_callback(self._tellings.discard)
 
-    async def _register_again(self, chosen: EngineSettings) -> None:
-        """Tell the store that a restarted engine serves again; its pid is a new one."""
+    async def _tell_store(self, chosen: EngineSettings, *, ready: bool) -> None:
+        """Register an engine that ended, or one that came back and is warm."""
         try:
-            await self._register(chosen)
-        except StoreError as error:
+            if ready:
+                await warm(chosen.url, chosen.served_model)
+            await self._register(chosen, "ready" if ready else "ended")
+        except (StoreError, EngineError) as error:
             self._say(str(error))
 
 
