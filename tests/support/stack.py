@@ -166,8 +166,10 @@ class LocalStack:
 
     def family(self) -> dict[int, str]:
         """Return every living process of the stack: pid and command line."""
-        mark = f"LINNET_STATE={self.state}".encode()
-        return {pid: words for pid in _pids() if (words := _belongs(pid, mark)) and "linnet up" not in words}
+        mark, title = f"LINNET_STATE={self.state}".encode(), f" 127.0.0.1:{self.ports['STORE_PORT']}"
+        said = {pid: _words(pid) for pid in _pids()}
+        mine = {pid: words for pid, words in said.items() if title in words or _carries(pid, mark)}
+        return {pid: words for pid, words in mine.items() if words and "linnet up" not in words}
 
     def child(self, name: str) -> int:
         """Return the pid of store, control, gateway, or an engine by its name."""
@@ -221,11 +223,17 @@ def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
-def _belongs(pid: int, mark: bytes) -> str:
-    """Return the command line of a process that carries the mark, else nothing. A zombie has neither."""
+def _carries(pid: int, mark: bytes) -> bool:
+    """Say whether a process has the mark in its environment; the store has not: its title is written over it."""
     try:
-        if mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            return ""
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _words(pid: int) -> str:
+    """Return a process's command line; a zombie has none."""
+    try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
