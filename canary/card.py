@@ -117,7 +117,7 @@ class EvalGate(Part):
 class Gates(Part):
     """Reports that preflight waits for."""
 
-    load: LoadGate | None = None
+    load: LoadGate
     eval: EvalGate | None = None
 
 

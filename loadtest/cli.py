@@ -133,8 +133,6 @@ def _flat(made: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plan(spec: Spec, client: Client, gateway: str, rate: float | None, duration: str | None) -> Plan:
     gate = spec.gates.load
-    if gate is None:
-        raise LoadTestError(f"{spec.where}: the spec has no gates.load; add it, with the workload and the limits")
     workload = spec.resolve(gate.workload)
     load_workload(workload)
     return Plan(
@@ -150,7 +148,6 @@ def _plan(spec: Spec, client: Client, gateway: str, rate: float | None, duration
 
 def _limits(spec: Spec) -> Limits:
     gate = spec.gates.load
-    assert gate is not None  # noqa: S101 - _plan has seen to it
     return Limits(
         slo={name: 1000 * seconds for name, seconds in gate.slo.items()},
         max_usd_per_million_tokens=gate.max_usd_per_million_tokens,
@@ -161,7 +158,6 @@ def _limits(spec: Spec) -> Limits:
 
 def _run(plan: Plan, arm: str) -> Run:
     gate, card = plan.spec.gates.load, getattr(plan.spec.arms, arm)
-    assert gate is not None  # noqa: S101
     asked = Saturation(gate.saturation.in_flight, gate.saturation.duration)
     sys.stderr.write(
         f"{arm}: {plan.rate:g} requests/s for {plan.duration:g} s after {_WARMUP_S:g} s of warm-up, "
