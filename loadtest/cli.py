@@ -19,7 +19,7 @@ from canary import options
 from canary.client import Client, connect
 from canary.options import DEFAULT_URL, Json, Store, Url
 from canary.spec import Spec, load
-from loadtest.errors import ControlError, LoadTestError
+from loadtest.errors import ControlError
 from loadtest.gates import Limits, Verdict, judged
 from loadtest.records import Job, Saturation
 from loadtest.report import Run, report
