@@ -102,6 +102,13 @@ class Verbs(TyperGroup):
             error.message = f"no verb {args[0]!r}{f'; did you mean {near[0]!r}?' if near else ''}"
             raise
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; Ctrl-C is told here, because Typer would make a silent exit code of it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
 
 app = typer.Typer(name="linnet", cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,12 @@ def _settings() -> LocalSettings:
 
 
 def _guard(work: Callable[[], int]) -> None:
-    """Run to the end, whatever ends it: one line for what went wrong, and the contract's exit code."""
+    """Run to the end, whatever ends it: one line for what went wrong, and the contract's exit code.
+
+    Until the event loop takes the signals, SIGTERM is Ctrl-C too: what the engines' installation started must end.
+    """
+    for told in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told, signal.default_int_handler)
     try:
         code = work()
     except (KeyboardInterrupt, asyncio.CancelledError):
