@@ -44,6 +44,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004
 
 
+def evidence(value: float | None) -> str:
+    """A natural log of an e-value, to a tenth; what rounds to nothing is nothing."""
+    return MISSING if value is None else f"{round(value, 1) + 0.0:.1f}"
+
+
 def milliseconds(value: float | None) -> str:
     """Milliseconds, in seconds from ten thousand on."""
     if value is None:

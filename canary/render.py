@@ -207,8 +207,8 @@ def _finding(finding: JSON) -> RenderableType:
     head = Text.assemble((f"{figures.guard_name(finding)}: ", "bold"), (verdict, VERDICT_STYLE.get(verdict, "magenta")))
     numbers = (
         f"  {figures.guard_figure(finding, 'estimate')} (95 % {figures.guard_interval(finding)}), margin {margin}, "
-        f"n {figures.number(finding.get('n'))}, evidence {figures.number(finding.get('evidence'))} of "
-        f"{figures.number(finding.get('threshold'))} ({figures.share(figures.progress(finding))}); "
+        f"n {figures.number(finding.get('n'))}, evidence {figures.evidence(finding.get('evidence'))} of "
+        f"{figures.evidence(finding.get('threshold'))} ({figures.share(figures.progress(finding))}); "
         f"a breach means {finding.get('on_breach') or 'rollback'}"
     )
     why = Text(f"  why: {finding.get('reason') or 'no reason recorded'}")

@@ -21,6 +21,8 @@ from deploy.local.settings import LocalSettings
 from deploy.local.stack import Say, Stack, prepare, until_told
 from serving.child import ChildSpec
 from serving.errors import EngineError
+from serving.models import read_summary
+from serving.verdict import table_of
 
 SPECS = Path(__file__).resolve().parents[2] / "examples" / "demo"
 ENDS = frozenset({"promoted", "rolled_back", "aborted", "superseded"})
@@ -56,9 +58,8 @@ BAD = Act("cramped", "the same weights on an engine that takes one request at a 
 
 @dataclass(slots=True)
 class Seen:
-    """What the demo saw: the last status of each act, its report, and every fault."""
+    """What the demo saw: the reports, and every fault."""
 
-    statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
     reports: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -67,6 +68,7 @@ def run_demo(settings: LocalSettings, say: Say) -> int:
     """Run it all; return 0 only if both releases came out as they should and no user saw an error."""
     started = time.monotonic()
     models = prepare(settings, "vllm", say)
+    say(f"\n== the models, on held-out text\n{table_of(read_summary(models)['table'])}")
     put_aside(settings, say)
     seen = asyncio.run(until_told(_play(settings, models, say)))
     for report in seen.reports:
@@ -173,8 +175,7 @@ class Stage:
         status = await self._until_ended(act)
         if act.ending == "rolled_back":
             status = await self._until_acknowledged(status)
-        self._seen.statuses[act.name] = status
-        self._say("")
+        self._say(story(status))
         await self._linnet("explain", check=False)
         out = self._settings.state / "reports" / act.name
         await self._linnet("report", "--out", str(out), check=False)
@@ -197,7 +198,7 @@ class Stage:
     async def _until_acknowledged(self, status: dict[str, Any]) -> dict[str, Any]:
         """Wait a little for the last worker's acknowledgement to be on record."""
         for _ in range(20):
-            if rollback_ms(status):
+            if status.get("rollback"):
                 break
             await asyncio.sleep(0.25)
             status = await self._status()
@@ -241,10 +242,20 @@ def describe(status: dict[str, Any]) -> str:
     )
 
 
-def rollback_ms(status: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what is on record about the way back, in milliseconds."""
-    found: dict[str, Any] | None = status.get("rollback")
-    return found
+def story(status: dict[str, Any]) -> str:
+    """Tell a release's timeline from its audit: seconds since its start, what, where to, and why."""
+    events = status.get("timeline") or []
+    start = events[0]["unix_ms"] if events else 0
+    lines = [f"\ntimeline of {status.get('release')}"]
+    for event in events:
+        place = f"{event['phase']} {event['percent']:g} %" if event["percent"] is not None else event["phase"]
+        lines.append(f"  {(event['unix_ms'] - start) / 1000:7.1f} s  {event['what']:<12} {place:<16} {event['why']}")
+    if back := status.get("rollback"):
+        lines.append(
+            f"  breach -> decision {back['breach_to_decision_ms']} ms -> all {back['workers']} workers acknowledged "
+            f"{back['breach_to_acknowledged_ms']} ms"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def faults(act: Act, status: dict[str, Any]) -> list[str]:
@@ -252,6 +263,6 @@ def faults(act: Act, status: dict[str, Any]) -> list[str]:
     found = []
     if status.get("phase") != act.ending:
         found.append(f"{act.name} ended as {status.get('phase')}, not {act.ending}: {status.get('reason')}")
-    if act.ending == "rolled_back" and not rollback_ms(status):
+    if act.ending == "rolled_back" and not status.get("rollback"):
         found.append(f"{act.name}: no record of every worker's acknowledgement")
     return found
