@@ -58,7 +58,7 @@ def test_prometheus_scrapes_the_default_ports():
     assert targets["linnet-control"] == ["127.0.0.1:8081"]
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")) + [ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     """No page sends its reader to a file that is not there."""
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
