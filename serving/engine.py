@@ -48,16 +48,15 @@ def engine_child(settings: EngineSettings, python: Path, logs: Path, *, restart:
     )
 
 
-def require_free_port(name: str, host: str, port: int) -> None:
-    """Fail in one line if something listens where `name` is to listen."""
+def require_free_port(name: str, host: str, port: int, mend: str = "choose another port") -> None:
+    """Fail in one line if something listens where `name` is to listen; `mend` is what else may be done."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise EngineError(
-                f"{name} cannot listen on {host}:{port}: {error.strerror}; "
-                "stop what listens there or choose another port"
+                f"{name} cannot listen on {host}:{port}: {error.strerror}; stop what listens there or {mend}"
             ) from None
 
 

@@ -16,11 +16,23 @@ from serving.launch import EngineSettings
 STORE, CONTROL, GATEWAY = "store", "control", "gateway"
 
 
+def require_free_ports(settings: LocalSettings, engines: int) -> None:
+    """Fail before anything starts if a port is taken: an engine takes a minute to come up, a check does not."""
+    wanted = [
+        *([] if settings.redis_url else [(STORE, settings.store_port, "LINNET_STORE_PORT")]),
+        (CONTROL, settings.control_port, "LINNET_CONTROL_PORT"),
+        (GATEWAY, settings.gateway_port, "LINNET_GATEWAY_PORT"),
+        (GATEWAY, settings.ops_port, "LINNET_OPS_PORT"),
+        *(("an engine", settings.engine_port + slot, "LINNET_ENGINE_PORT") for slot in range(engines)),
+    ]
+    for name, port, variable in wanted:
+        require_free_port(name, "127.0.0.1", port, f"set {variable}")
+
+
 def store(settings: LocalSettings) -> ChildSpec:
     """The embedded store: a real Valkey server, append-only, on loopback; it ends after everybody else."""
     folder = settings.state / "store"
     folder.mkdir(parents=True, exist_ok=True)
-    require_free_port(STORE, "127.0.0.1", settings.store_port)
     options = {
         "bind": "127.0.0.1",
         "port": str(settings.store_port),
@@ -42,14 +54,11 @@ def store(settings: LocalSettings) -> ChildSpec:
 
 def control(settings: LocalSettings) -> ChildSpec:
     """The control plane: controller and admin API in one process."""
-    require_free_port(CONTROL, "127.0.0.1", settings.control_port)
     return _python(settings, CONTROL, "canary", f"{settings.control_url}/livez")
 
 
 def gateway(settings: LocalSettings) -> ChildSpec:
     """The gateway: its workers, and the operations port."""
-    require_free_port(GATEWAY, "127.0.0.1", settings.gateway_port)
-    require_free_port(GATEWAY, "127.0.0.1", settings.ops_port)
     return _python(settings, GATEWAY, "gateway", f"{settings.gateway_url}/readyz")
 
 

@@ -7,19 +7,17 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from types import FrameType
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from pydantic import ValidationError
 
-from canary.errors import LinnetError
-from canary.link import StoreError
 from canary.spec import load
 from deploy.local.catalogue import ADAPTED, BASE
 from deploy.local.demo import run_demo
 from deploy.local.settings import LocalSettings
 from deploy.local.stack import Stack, prepare, until_told
-from serving.errors import ServingError
 
 Engine = Annotated[Literal["vllm", "simulated"], typer.Option(help="real vLLM, or a scripted engine on the same wire")]
 Spec = Annotated[Path | None, typer.Option(help="run the engines that this release names")]
@@ -86,24 +84,25 @@ def _settings() -> LocalSettings:
 
 
 def _guard(work: Callable[[], int]) -> None:
-    """Run to the end, whatever ends it: one line for what went wrong, and the contract's exit code.
+    """Run to the end, whatever ends it; errors of our rooms become a line and an exit code in `canary.cli`.
 
     Until the event loop takes the signals, SIGTERM is Ctrl-C too: what the engines' installation started must end.
     """
-    for told in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(told, signal.default_int_handler)
+    _hear(signal.default_int_handler)
     try:
         code = work()
     except (KeyboardInterrupt, asyncio.CancelledError):
+        _hear(signal.SIG_IGN)  # all has ended: a second Ctrl-C changes nothing
         say("\nstopped: nothing is left running, and the release state is kept")
         code = INTERRUPTED
-    except LinnetError as error:
-        _fail(str(error), error.exit_code)
-    except (ServingError, StoreError) as error:
-        _fail(str(error), 1)
     except OSError as error:
         _fail(f"{error.filename or 'the machine'}: {error.strerror}; free some room or mend the path", 1)
     raise typer.Exit(code)
+
+
+def _hear(handler: signal.Handlers | Callable[[int, FrameType | None], Any]) -> None:
+    for told in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told, handler)
 
 
 def _fail(message: str, code: int) -> NoReturn:

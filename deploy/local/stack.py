@@ -65,6 +65,7 @@ class Stack:
 
     async def start(self, engines: Sequence[str]) -> None:
         """Bring everything up: the store, `engines` (the first answers where no release says otherwise), our own."""
+        children.require_free_ports(self.settings, SLOTS)
         if not self.settings.redis_url:
             await self.supervisor.start(children.store(self.settings))
         names = await self._wanted(engines)
