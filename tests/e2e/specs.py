@@ -29,15 +29,20 @@ guardrails:
 """
 GATES = """\
 gates:
-  load: {workload: prompts.jsonl, rate: 15, duration: 2s, max_tokens: 8, slo: {ttft_p95: 2s}, max_lag_p99: 1s}
+  load:
+    workload: prompts.jsonl
+    rate: 15
+    duration: 2s
+    max_tokens: 8
+    saturation: {in_flight: 4, duration: 2s}
+    slo: {ttft_p95: 2s}
+    max_lag_p99: 1s
 """
 QUICK = ("{percent: 20, min_duration: 1s, min_samples: 10}", "{percent: 60, min_duration: 1s, min_samples: 20}")
 LONG = ("{percent: 50, min_duration: 10m, min_samples: 10}",)
 
 
-def write_spec(
-    folder: Path, release: str = "quick", *, gates: bool = True, steps: tuple[str, ...] = QUICK, bake: str = "2s"
-) -> str:
+def write_spec(folder: Path, release: str = "quick", *, steps: tuple[str, ...] = QUICK, bake: str = "2s") -> str:
     """Write the spec and its prompts into a folder; return the spec's path."""
     prompts = folder / "prompts.jsonl"
     prompts.write_text(
@@ -45,5 +50,5 @@ def write_spec(
     )
     path = folder / f"{release}.yaml"
     lines = "".join(f"  - {step}\n" for step in steps)
-    path.write_text(SPEC.format(release=release, gates=GATES if gates else "", steps=lines, bake=bake))
+    path.write_text(SPEC.format(release=release, gates=GATES, steps=lines, bake=bake))
     return str(path)

@@ -1,4 +1,4 @@
-"""Every process may be killed at any moment: users are served, and the release stays where it was (simulated engines)."""
+"""Every process may be killed at any moment: users are served, and the release stays where it was."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 
 def test_a_killed_candidate_is_rolled_back_and_nobody_notices(running_stack: LocalStack) -> None:
-    """kill -9 of the candidate in mid-canary: no error before a first byte; rolled back with the reason; audited."""
+    """SIGKILL of the candidate in mid-canary: no error before a first byte; rolled back with the reason; audited."""
     stack = running_stack
     with Users(stack.gateway, count=10) as users:
         in_canary(stack)
@@ -50,15 +50,15 @@ def _acknowledged(stack: LocalStack) -> dict[str, Any] | None:
     return json.loads(evidence) if isinstance(evidence, str) else evidence
 
 
-def test_a_killed_control_plane_resumes_where_it_was(running_stack: LocalStack) -> None:
-    """kill -9 of the controller in mid-release: it is started again; same phase, weights and generation."""
-    stack = running_stack
+def test_a_killed_control_plane_resumes_where_it_was(shared_stack: LocalStack) -> None:
+    """SIGKILL of the controller in mid-release: it is started again; same phase, weights and generation."""
+    stack = shared_stack
     with Users(stack.gateway) as users:
-        before = in_canary(stack)
+        before = in_canary(stack, "control-killed")
         pid = stack.signal("control")
         again = until(lambda: _back(stack, "control", pid), "another control plane")
         assert again != pid
-        after = until(lambda: stack.status(), "its status")
+        after = until(stack.status, "its status")
         assert place(after) == place(before)
         looked = after["looked_ms"] or 0
         until(lambda: (stack.status()["looked_ms"] or 0) > max(looked, before["looked_ms"]), "its next look")
@@ -67,11 +67,11 @@ def test_a_killed_control_plane_resumes_where_it_was(running_stack: LocalStack) 
     assert users.errors() == []
 
 
-def test_a_killed_store_forgets_at_most_a_second(running_stack: LocalStack) -> None:
-    """kill -9 of the store in mid-release: the gateway serves on, and the file brings back place and tallies."""
-    stack = running_stack
+def test_a_killed_store_forgets_at_most_a_second(shared_stack: LocalStack) -> None:
+    """SIGKILL of the store in mid-release: the gateway serves on, and the file brings back place and tallies."""
+    stack = shared_stack
     with Users(stack.gateway) as users:
-        before = in_canary(stack)
+        before = in_canary(stack, "store-killed")
         time.sleep(1.5)  # the file is written through each second
         since = _assigned(stack)
         until(lambda: _assigned(stack) > since, "a tally that grows")
@@ -81,7 +81,7 @@ def test_a_killed_store_forgets_at_most_a_second(running_stack: LocalStack) -> N
         until(lambda: _back(stack, "store", pid), "another store")
         until(lambda: users.count(since=killed) > 20, "answers meanwhile")
         assert users.count("candidate", since=killed) > 0  # the split holds although nobody confirms it
-        after = until(lambda: stack.status(), "the control plane's status")
+        after = until(stack.status, "the control plane's status")
         assert place(after) == place(before)
         until(lambda: _assigned(stack) >= counted, "the tallies of before", 10)
         until(lambda: stack.status()["workers"] == {"live": 2, "acknowledged": 2}, "both workers")
@@ -96,7 +96,7 @@ def _assigned(stack: LocalStack, arm: str = "") -> int:
     """Return how many requests the store has counted as assigned in the canary (to an arm)."""
     with Redis.from_url(stack.store, decode_responses=True) as redis:
         try:
-            fields = redis.hgetall("linnet:mathdocs:tally:long:1")
+            fields = redis.hgetall("linnet:mathdocs:tally:store-killed:1")
         except OSError:
             return 0
     assert isinstance(fields, dict)
@@ -119,11 +119,11 @@ def _back(stack: LocalStack, name: str, old: int) -> int:
     return 0 if new == old else new
 
 
-def test_the_gateway_serves_with_everything_else_frozen(running_stack: LocalStack) -> None:
+def test_the_gateway_serves_with_everything_else_frozen(shared_stack: LocalStack) -> None:
     """Control plane and store both stopped: users of both arms are served without an error, and it goes on after."""
-    stack = running_stack
+    stack = shared_stack
     with Users(stack.gateway) as users:
-        before = in_canary(stack)
+        before = in_canary(stack, "frozen")
         frozen = [stack.signal(name, signal.SIGSTOP) for name in ("control", "store")]
         since = time.time()
         try:
@@ -133,14 +133,14 @@ def test_the_gateway_serves_with_everything_else_frozen(running_stack: LocalStac
                 os.kill(pid, signal.SIGCONT)
         assert users.count("baseline", since) > 10
         assert users.count("candidate", since) > 10
-        after = until(lambda: stack.status(), "the status")
+        after = until(stack.status, "the status")
         until(lambda: stack.status().get("workers") == {"live": 2, "acknowledged": 2}, "both workers")
     assert users.errors() == []
     assert place(after) == place(before)
 
 
 def test_a_killed_stack_leaves_nothing_and_resumes(running_stack: LocalStack) -> None:
-    """kill -9 of `linnet up` ends every process; started again the release goes on where it was, with its weights."""
+    """SIGKILL of `linnet up` ends every process; started again the release goes on where it was, with its weights."""
     stack = running_stack
     with Users(stack.gateway):
         before = in_canary(stack)
@@ -148,7 +148,7 @@ def test_a_killed_stack_leaves_nothing_and_resumes(running_stack: LocalStack) ->
     stack.kill()
     stack.nothing_runs()
     stack.up()
-    after = until(lambda: stack.status(), "the status")
+    after = until(stack.status, "the status")
     assert place(after) == place(before)
     with Users(stack.gateway) as users:
         until(lambda: users.count("candidate") > 10, "the candidate's answers")

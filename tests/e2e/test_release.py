@@ -52,11 +52,11 @@ def test_a_release_goes_all_the_way_and_back(running_stack: LocalStack) -> None:
     assert stack.linnet("start", spec, "--reason", "again").code == 1  # the digest is in quarantine
 
 
-def test_an_operator_has_the_last_word(running_stack: LocalStack) -> None:
-    """set-weight, pause, resume, explain, abort, each with a reason in the audit; a stale generation is refused."""
-    stack = running_stack
+def test_an_operator_has_the_last_word(shared_stack: LocalStack) -> None:
+    """Set-weight, pause, resume, explain, abort, each with a reason in the audit; a stale generation is refused."""
+    stack = shared_stack
     with Users(stack.gateway) as users:
-        status = in_canary(stack)
+        status = in_canary(stack, "by-hand")
         stale = stack.linnet("pause", "--reason", "x", "--if-generation", str(status["generation"] - 1))
         assert (stale.code, len(stale.lines)) == (4, 1), stale
         assert stack.linnet("pause").code == 2  # no reason, and no terminal to ask on
@@ -97,9 +97,9 @@ def test_an_operator_rolls_back_past_a_dead_control_plane(running_stack: LocalSt
     assert place(stack.status())[:3] == ("long", 1, "rolled_back")
 
 
-def test_any_openai_client_is_served(running_stack: LocalStack) -> None:
+def test_any_openai_client_is_served(shared_stack: LocalStack) -> None:
     """openai-python, whole and streamed, chat and completions; a wrong model is its NotFoundError."""
-    with OpenAI(base_url=f"{running_stack.gateway}/v1", api_key="none", max_retries=0) as client:
+    with OpenAI(base_url=f"{shared_stack.gateway}/v1", api_key="none", max_retries=0) as client:
         assert [model.id for model in client.models.list()] == ["mathdocs"]
         whole = client.chat.completions.create(
             model="mathdocs", messages=[{"role": "user", "content": "A set"}], max_tokens=6
@@ -108,8 +108,8 @@ def test_any_openai_client_is_served(running_stack: LocalStack) -> None:
         with client.completions.create(model="mathdocs", prompt="A set", max_tokens=6, stream=True) as stream:
             assert "".join(chunk.choices[0].text for chunk in stream).strip()
     said = subprocess.run(
-        ["curl", "-sSN", "-w", "%{http_code}", f"{running_stack.gateway}/v1/completions", "-H", "Content-Type: application/json",
-         "-d", '{"model": "mathdocs", "prompt": "A set", "max_tokens": 4, "stream": true}'],
+        ["curl", "-sSN", "-w", "%{http_code}", f"{shared_stack.gateway}/v1/completions",
+         "-H", "Content-Type: application/json", "-d", '{"model": "mathdocs", "prompt": "A set", "max_tokens": 4, "stream": true}'],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert said.endswith("data: [DONE]\n\n200")

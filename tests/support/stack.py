@@ -1,7 +1,9 @@
 """The local stack as its user runs it: `linnet up` as a process, with a state folder and ports of its own.
 
 `LocalStack(folder)` is not started yet: `stack.up()` starts it and waits until it says so, `stack.end()` ends it the
-polite way, `stack.kill()` the hard way. Fixtures: `local_stack` (not started), `running_stack` (two simulated engines).
+polite way, `stack.kill()` the hard way. Fixtures, all with simulated engines: `local_stack` (not started),
+`running_stack` (the test's own, up), `shared_stack` (one a session, up, no release
+under way, for tests that leave it whole).
 Whatever a test does, nothing of the stack is left after it: every process of it carries the state folder's name in its
 environment, and is found by that.
 """
@@ -16,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,13 +130,13 @@ class LocalStack:
         assert self._process is not None
         return self._process.pid
 
-    def begin(self, *words: str, **options: Any) -> None:
-        """Start it without waiting."""
+    def begin(self, *words: str, prefix: Sequence[str] = ()) -> None:
+        """Start it without waiting; `prefix` is a command that runs it, in the same process."""
         with (self.folder / "out").open("w") as out, (self.folder / "err").open("w") as err:
             self._process = subprocess.Popen(
-                [LINNET, "up", "--engine", self._engine, *words],
+                [*prefix, LINNET, "up", "--engine", self._engine, *words],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True,
-                env=self.environment, cwd=self.folder, start_new_session=True, **options,
+                env=self.environment, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
 
     def up(self, *words: str, patience_s: float = PATIENCE_S) -> None:
@@ -220,7 +222,7 @@ class LocalStack:
 
 
 def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
 
 
 def _carries(pid: int, mark: bytes) -> bool:
@@ -259,3 +261,20 @@ def running_stack(local_stack: LocalStack) -> LocalStack:
     """A stack with two simulated engines, up."""
     local_stack.up()
     return local_stack
+
+
+@pytest.fixture(scope="session")
+def session_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A stack that several tests use, each with a release of its own."""
+    stack = LocalStack(tmp_path_factory.mktemp("stack"))
+    yield stack
+    stack.clear()
+
+
+@pytest.fixture
+def shared_stack(session_stack: LocalStack) -> Iterator[LocalStack]:
+    """The session's stack, up; the release that a test leaves behind is aborted."""
+    if not session_stack.alive():
+        session_stack.up()
+    yield session_stack
+    session_stack.linnet("abort", "--reason", "the test is over")

@@ -61,18 +61,16 @@ class Users:
 
     def count(self, arm: str = "", since: float = 0.0) -> int:
         """Count good answers of an arm (of any) that were over after a moment."""
-        return sum(
-            not answer.error and answer.at >= since and arm in ("", answer.arm) for answer in list(self.answers)
-        )
+        return sum(not answer.error and answer.at >= since and arm in ("", answer.arm) for answer in list(self.answers))
 
     def _run(self) -> None:
         asyncio.run(self._all())
 
     async def _all(self) -> None:
-        async with httpx.AsyncClient(base_url=self._gateway, timeout=30.0, trust_env=False) as client:
-            async with asyncio.TaskGroup() as group:
-                for number in range(self._count):
-                    group.create_task(self._user(client, number))
+        connection = httpx.AsyncClient(base_url=self._gateway, timeout=30.0, trust_env=False)
+        async with connection as client, asyncio.TaskGroup() as group:
+            for number in range(self._count):
+                group.create_task(self._user(client, number))
 
     async def _user(self, client: httpx.AsyncClient, number: int) -> None:
         turn = 0
