@@ -21,15 +21,20 @@ def in_canary(stack: LocalStack, release: str = "long") -> dict[str, Any]:
     _pass_the_gate(stack, json.loads(started.out)["digest"])
     waited = stack.linnet("status", "--wait", "canary", "--timeout", "30s", "--json")
     assert waited.code == 0, waited
-    return until(lambda: _settled(stack), "every worker's acknowledgement of the canary")  # type: ignore[no-any-return]
+    return until(lambda: settled(stack), "every worker's acknowledgement of the canary")  # type: ignore[no-any-return]
 
 
 def _pass_the_gate(stack: LocalStack, digest: str) -> None:
     """Hand in a load report as `linnet loadtest` does; tests/e2e/test_release.py runs the real one, half a minute."""
     arm = {"price": [0.0, 1e-6, 1e-6], "seconds": 2.0}
     report = {
-        "kind": "load", "model": "mathdocs", "digest": digest, "verdict": "pass", "reasons": [],
-        "created_ms": int(time.time() * 1000), "arms": {"baseline": arm, "candidate": arm},
+        "kind": "load",
+        "model": "mathdocs",
+        "digest": digest,
+        "verdict": "pass",
+        "reasons": [],
+        "created_ms": int(time.time() * 1000),
+        "arms": {"baseline": arm, "candidate": arm},
     }
     url = f"{stack.control}/admin/v1/models/mathdocs/reports/load/{digest}"
     httpx.put(url, json=report, trust_env=False).raise_for_status()
@@ -41,7 +46,8 @@ def answered(stack: LocalStack, engine: str) -> int:
     return int(httpx.get(url, trust_env=False).json()["counts"].get("finished", 0))
 
 
-def _settled(stack: LocalStack) -> dict[str, Any] | None:
+def settled(stack: LocalStack) -> dict[str, Any] | None:
+    """Return the status once both workers live and route by it."""
     status = stack.status()
     workers = status.get("workers", {})
     return status if workers.get("live") == workers.get("acknowledged") == 2 else None
@@ -65,3 +71,11 @@ def engine_ports(stack: LocalStack) -> dict[str, int]:
     """Return where each engine listens; the first slot is the baseline's on an empty store."""
     first = stack.ports["ENGINE_PORT"]
     return {"base": first, "math-w8a8": first + 1}
+
+
+def acknowledged(stack: LocalStack) -> dict[str, Any] | None:
+    """Return the audit's record of the way back, in Unix milliseconds, once every worker has acknowledged it."""
+    found = [entry for entry in audit(stack) if entry["what"] == "acknowledged"]
+    evidence = found[-1]["evidence"] if found else None
+    record: dict[str, Any] | None = json.loads(evidence) if isinstance(evidence, str) else evidence
+    return record

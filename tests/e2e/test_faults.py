@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.e2e.story import audit, in_canary, place
+from tests.e2e.story import acknowledged, audit, in_canary, place, settled
 from tests.support.stack import LocalStack, until
 from tests.support.users import Users
 
@@ -28,7 +28,7 @@ def test_a_killed_candidate_is_rolled_back_and_nobody_notices(running_stack: Loc
         stack.signal("math-w8a8")
         waited = stack.linnet("status", "--wait", "rolled_back", "--timeout", "20s", "--json")
         assert waited.code == 0, waited
-        record = until(lambda: _acknowledged(stack), "the audit's word on every worker")
+        record = until(lambda: acknowledged(stack), "the audit's word on every worker")
         later = users.count()
         until(lambda: users.count() > later + 20, "further answers")
     status = json.loads(waited.out)
@@ -42,12 +42,6 @@ def test_a_killed_candidate_is_rolled_back_and_nobody_notices(running_stack: Loc
     assert record["workers"] == 2
     last = [entry for entry in audit(stack) if entry["what"] == "rolled_back"]
     assert [entry["why"] for entry in last] == [status["reason"]]
-
-
-def _acknowledged(stack: LocalStack) -> dict[str, Any] | None:
-    found = [entry for entry in audit(stack) if entry["what"] == "acknowledged"]
-    evidence = found[-1]["evidence"] if found else None
-    return json.loads(evidence) if isinstance(evidence, str) else evidence
 
 
 def test_a_killed_control_plane_resumes_where_it_was(shared_stack: LocalStack) -> None:
@@ -134,7 +128,7 @@ def test_the_gateway_serves_with_everything_else_frozen(shared_stack: LocalStack
         assert users.count("baseline", since) > 10
         assert users.count("candidate", since) > 10
         after = until(stack.status, "the status")
-        until(lambda: stack.status().get("workers") == {"live": 2, "acknowledged": 2}, "both workers")
+        until(lambda: settled(stack), "both workers")
     assert users.errors() == []
     assert place(after) == place(before)
 

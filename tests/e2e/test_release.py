@@ -109,7 +109,8 @@ def test_any_openai_client_is_served(shared_stack: LocalStack) -> None:
             assert "".join(chunk.choices[0].text for chunk in stream).strip()
     said = subprocess.run(
         ["curl", "-sSN", "-w", "%{http_code}", f"{shared_stack.gateway}/v1/completions",
-         "-H", "Content-Type: application/json", "-d", '{"model": "mathdocs", "prompt": "A set", "max_tokens": 4, "stream": true}'],
+         "-H", "Content-Type: application/json",
+         "-d", '{"model": "mathdocs", "prompt": "A set", "max_tokens": 4, "stream": true}'],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert said.endswith("data: [DONE]\n\n200")
