@@ -31,10 +31,10 @@ GATES = """\
 gates:
   load:
     workload: prompts.jsonl
-    rate: 15
-    duration: 2s
+    rate: 20
+    duration: 1s
     max_tokens: 8
-    saturation: {in_flight: 4, duration: 2s}
+    saturation: {in_flight: 4, duration: 1s}
     slo: {ttft_p95: 2s}
     max_lag_p99: 1s
 """
