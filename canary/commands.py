@@ -96,6 +96,7 @@ async def _start(store: Store, command: Command, now: float) -> dict[str, Any]:
             _insist(command, prior)
             if prior.active and command.args.get("supersede"):
                 gone, effects = advance(prior, events.Supersede(command.cause(now)))
+                begin(gone, await _opening(store, spec), command.cause(now))  # a start that is refused ends nothing
                 plain = replace(command, idempotency_key="", if_generation=None)
                 await _write(store, plain, change_of(text, prior, gone, effects), effects)
                 command = replace(command, if_generation=None)

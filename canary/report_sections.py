@@ -173,8 +173,8 @@ def _moment(one: Moment) -> tuple[str, ...]:
 def _budget(facts: Comparison) -> Section:
     budget = facts.budget
     rows = (
-        ("spent before this release", figures.usd(budget.before)),
-        ("spent in this release", figures.usd(budget.spent)),
+        ("spent before this attempt", figures.usd(budget.before)),
+        ("spent in this attempt", figures.usd(budget.spent)),
         ("total", figures.usd(budget.total)),
         ("budget", figures.usd(budget.budget)),
         ("stop loss", figures.usd(budget.stop_loss)),

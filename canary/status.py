@@ -36,16 +36,18 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
     workers, acks = await store.workers(int(now * 1000)), await store.acks(model)
     live = {worker: acks.get(worker, (-1, 0))[0] for worker in workers}
     load = await store.get_report(model, "load", release.candidate.digest)
+    seen = _seen(release, look, now)
     return {
         **_facts(release),
-        **_seen(release, look, now),
+        **seen,
+        "overlays": {"paused": release.paused, "held": _held(release, seen), "frozen": release.frozen},
         "actual": actual(release, tallies),
         "workers": {
             "live": len(live),
             "acknowledged": sum(generation >= release.generation for generation in live.values()),
             "behind": sorted(worker for worker, generation in live.items() if generation < release.generation),
         },
-        "guardrails": [{"name": one["guardrail"], **one} for one in loads(await store.findings(model) or "[]")],
+        "guardrails": [{"name": one["guardrail"], **one} for one in await _findings(store, release, look)],
         "spend_usd": spend(release, load, now),
     }
 
@@ -81,7 +83,6 @@ def _facts(release: Release) -> dict[str, Any]:
         "shadow_percent": split.shadow_percent,
         "generation": release.generation,
         "desired": {"baseline": 1 - share, "candidate": share},
-        "overlays": {"paused": release.paused, "held": release.held, "frozen": release.frozen},
         "budget_usd": release.plan.money.budget,
         "stop_loss_usd": release.plan.money.stop_loss,
         "digest": release.candidate.digest,
@@ -94,16 +95,30 @@ def _facts(release: Release) -> dict[str, Any]:
     }
 
 
+async def _findings(store: Store, release: Release, look: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the last findings, none while the last look was at another attempt: `look` was read before them."""
+    if not release.same_attempt(str(look.get("at", ""))):
+        return []
+    found: list[dict[str, Any]] = loads(await store.findings(release.model) or "[]")
+    return found
+
+
+def _held(release: Release, seen: Mapping[str, Any]) -> str:
+    """Say what holds with the numbers of the last look; the state keeps those of the first."""
+    return str(seen["waiting"]) if release.held_key and release.held_key == seen["obstacle"] else release.held
+
+
 def _seen(release: Release, look: Mapping[str, Any], now: float) -> dict[str, Any]:
     """What the controller's last look says of the way on."""
     if not release.active or look.get("at") != release.at:
-        return {"looked_ms": look.get("unix_ms"), "waiting": "", "to_go": {}}
+        return {"looked_ms": look.get("unix_ms"), "waiting": "", "obstacle": "", "to_go": {}}
     evidence = Evidence.from_dict(look["evidence"])
     ahead = obstacle(release, evidence, now)
     shadow = release.plan.shadow if release.phase is Phase.SHADOW else None
     return {
         "looked_ms": look["unix_ms"],
         "waiting": ahead.reason if ahead else "",
+        "obstacle": ahead.key if ahead else "",
         "to_go": {
             "seconds": max(0.0, release.entered + release.min_duration - now),
             "samples": max(0, release.min_samples - evidence.samples),
@@ -158,7 +173,7 @@ async def material(store: Store, model: str, now: float) -> dict[str, Any]:
         "split": None if split is None else json.loads(split.to_json()),
         "status": await status(store, model, now),
         "audit": await store.audit(model, _EVENTS),
-        "findings": loads(await store.findings(model) or "[]"),
+        "findings": await _findings(store, release, await store.last_look(model) or {}),
         "reports": reports,
         "baseline_reports": {kind: await store.get_report(model, kind, old.digest) for kind in ("load", "eval")},
         "tallies": await store.tallies(model, release.release, release.attempt),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 PROVED_FROM = 25.0  # percent: at this share or more, "nothing failed" is not enough: every critical guard must pass
@@ -71,6 +71,11 @@ class Plan:
             gates=tuple(value["gates"]),
             slices=tuple(value["slices"]),
         )
+
+    def after(self, seconds: float) -> Plan:
+        """Return the plan of the next attempt: what this one's engine cost in `seconds` was spent before it."""
+        spent = self.money.spent_before + max(0.0, seconds) / 3600 * self.money.candidate_per_hour
+        return replace(self, money=replace(self.money, spent_before=spent))
 
     def step_at(self, percent: float) -> int:
         """Return the index of the last step that is not above `percent`, 0 below the first."""

@@ -209,7 +209,7 @@ def _retry(release: Release, event: events.Retry) -> Release:
         model=release.model,
         release=release.release,
         attempt=release.attempt + 1,
-        plan=release.plan,
+        plan=release.plan.after(release.ended - release.started),
         baseline=release.baseline,
         candidate=release.candidate,
         spec=release.spec,

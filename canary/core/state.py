@@ -89,6 +89,10 @@ class Release:
         """Name the place exactly: what was seen elsewhere says nothing about here."""
         return f"{self.release}/{self.attempt}/{self.phase}/{self.stage}"
 
+    def same_attempt(self, at: str) -> bool:
+        """Tell whether `at` (another moment's) names a place of this attempt."""
+        return at.startswith(f"{self.release}/{self.attempt}/")
+
     @property
     def min_duration(self) -> float:
         """Seconds to stay here at least."""

@@ -108,6 +108,7 @@ async def test_bodies_are_bounded(http: httpx.AsyncClient) -> None:
 async def test_what_is_damaged_is_told_and_numbers_without_end_are_nothing(world: World, http) -> None:
     """A state that cannot be read is one line; infinities of the statistics become null."""
     await world.start()
+    await world.step()
     await world.store._redis.set(keys.findings("m"), '[{"guardrail": "x", "slice": "", "evidence": -Infinity}]')
     assert (await http.get("/admin/v1/models/m/status")).json()["guardrails"][0]["evidence"] is None
     await world.store._redis.set(keys.release("m"), '{"phase": "lost"}')
@@ -118,6 +119,7 @@ async def test_what_is_damaged_is_told_and_numbers_without_end_are_nothing(world
 async def test_a_fault_of_ours_has_a_body_too(world: World) -> None:
     """No traceback reaches a client."""
     await world.start()
+    await world.step()
     await world.store._redis.set(keys.findings("m"), "damaged")
     app = create_app(world.store, world.metrics)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

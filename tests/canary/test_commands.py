@@ -8,6 +8,7 @@ import pytest
 
 from canary.commands import Command, execute
 from canary.errors import Conflict, LinnetError, Refused, SpecError, Unknown, Unreachable, Usage
+from canary.status import material, status
 from canary.store import Store
 from tests.canary.specs import SPEC, changed
 from tests.canary.world import World
@@ -210,3 +211,49 @@ async def test_status_shows_what_is_desired_and_what_is_so(world: World) -> None
         ("canary", 5, "ann"),
     ]
     assert (await world.release()).spec == SPEC
+
+
+async def test_a_supersede_that_cannot_start_ends_nothing(world: World) -> None:
+    """A quarantined candidate, a wrong baseline: the release under way goes on."""
+    await world.to_canary()
+    await world.say("rollback", "bad answers")
+    await world.say("retry", "mended")
+    await world.store._redis.hset("linnet:m:quarantine", "d-new", "bad answers")
+    other = changed("release: r1", "release: r2")
+    assert "was rolled back" in await refused(world.start(other, supersede=True), Refused, 1)
+    await world.store._redis.hdel("linnet:m:quarantine", "d-new")
+    await world.store.register_engine({"name": "old", "url": "http://127.0.0.1:9", "digest": "d-old"})
+    wrong = changed("engine: base", "engine: old", other)
+    assert "`engine: base`" in await refused(world.start(wrong, supersede=True), Refused, 1)
+    assert (await world.release()).active
+
+
+async def test_findings_of_another_attempt_are_never_shown(world: World) -> None:
+    """A release that has just begun has proved nothing, whatever the one before it had."""
+    await world.to_canary()
+    await world.traffic(300)
+    await world.step()
+    assert (await world.say("abort"))["guardrails"]
+    assert (await world.start(changed("release: r1", "release: r2")))["guardrails"] == []
+    assert (await material(world.store, "m", world.now))["findings"] == []
+    await world.step()
+    assert {one["n"] for one in (await status(world.store, "m", world.now))["guardrails"]} == {0}
+
+
+async def test_what_holds_is_told_with_the_numbers_of_the_last_look(world: World) -> None:
+    """The overlay and what is waited for are one sentence, not an old one and a new one."""
+    await world.to_canary(50)
+    for each in (55, 2):
+        await world.traffic(each)
+        release = await world.step(4)
+    state = await status(world.store, "m", world.now)
+    assert release.held.startswith("inconclusive")
+    assert state["overlays"]["held"] == state["waiting"] != release.held
+
+
+async def test_a_retry_remembers_what_the_attempt_before_it_cost(world: World) -> None:
+    """The stop loss is the release's, not the attempt's."""
+    await world.to_canary()
+    world.now += 3600
+    spent = (await world.say("rollback"))["spend_usd"]
+    assert (await world.say("retry"))["spend_usd"] >= spent
