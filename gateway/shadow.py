@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -119,6 +120,8 @@ class Shadow:
             self._agree(mirror, Arm.BASELINE, again)
         prompt = await self._prompt_ids(mirror)
         base = await self._accuracy(mirror, split.baseline, prompt)
+        if math.isnan(base):
+            raise BadAnswerError("the prompt is too short to be scored")
         try:
             ours = await self._accuracy(mirror, candidate, prompt)
         except (UpstreamError, ServingError):

@@ -84,3 +84,11 @@ async def test_nothing_is_mirrored_that_chance_did_not_send_to_the_baseline(hous
     await until(lambda: acknowledged(store, 2), "acknowledgement")
     await house.ask()
     assert house.app.desk.metrics.attempted.labels(MODEL)._value.get() == 0
+
+
+async def test_a_prompt_too_short_to_score_blames_nobody(house: House, store: Store):
+    """One token has no next one: the baseline has no score either, so there is no pair."""
+    await house.http.post("/v1/completions", json={"model": MODEL, "prompt": "The", "max_tokens": 4})
+    unscored = house.app.desk.metrics.pairs.labels(MODEL, "unscored")
+    await until(lambda: unscored._value.get() == 1, "the mirror's end")
+    assert (await sums(store)).count("pairs_failed") == 0
