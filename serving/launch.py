@@ -15,7 +15,7 @@ from serving.errors import ModelError
 
 MIB = 1 << 20
 
-IDENTITY_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".model"})
+IDENTITY_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".tiktoken", ".py"})
 """Of a checkpoint's files, those that change what it answers."""
 
 NOT_IDENTITY = frozenset({"training.json"})

@@ -58,7 +58,9 @@ def test_another_behaviour_is_another_digest(settings, change):
     assert launch.digest(settings) != launch.digest(replace(settings, **change))
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "model.bin", "tokenizer.json", "merges.txt", "chat_template.jinja"]
+)
 def test_other_files_are_another_digest(settings, name):
     """Weights, configuration, tokenizer and template all count."""
     before = launch.digest(settings)
