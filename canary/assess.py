@@ -17,6 +17,7 @@ from canary.core.tally import Tally, merged
 _DOWN = frozenset({"ended", "failed", "stopped", "down", "dead"})  # states of an engine that cannot serve
 MENDS = {"load": "linnet loadtest SPEC", "eval": "linnet eval SPEC"}
 Tallies = Mapping[tuple[int, str, str], Tally]
+Engines = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Seen:
     """
 
     tallies: Tallies = field(default_factory=dict)
-    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    engines: Engines = field(default_factory=dict)
     reports: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     trouble: str = ""
 
@@ -88,7 +89,7 @@ def prices(load: Mapping[str, Any] | None) -> dict[str, Price]:
     return {arm: (float(price[0]), float(price[1]), float(price[2])) for arm, price in found if price}
 
 
-def moved(release: Release, engines: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+def moved(release: Release, engines: Engines) -> dict[str, tuple[str, ...]]:
     """Return engines of the release that serve the same digest at a place the release does not know."""
     known = (release.baseline, release.candidate, *((release.previous,) if release.previous else ()))
     found = ((endpoint, engines.get(endpoint.engine, {})) for endpoint in known)
@@ -109,9 +110,22 @@ def _missing(release: Release, reports: Mapping[str, Mapping[str, Any] | None]) 
         elif report.get("verdict") != "pass":
             why = ", ".join(str(reason) for reason in report.get("reasons", ())) or "no reason given"
             yield f"the {kind} report of candidate {short} says {report.get('verdict')} ({why}): `{MENDS[kind]}` again"
+        elif kind == "load" and (what := _mismatch(release, report)):
+            yield f"the load report of candidate {short} {what}: `{MENDS[kind]}` again"
 
 
-def _unready(release: Release, engines: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _mismatch(release: Release, load: Mapping[str, Any]) -> str:
+    """Say why a load report does not compare this release's arms, "" if it does."""
+    arms = load.get("arms", {})
+    for arm, endpoint in ((Arm.BASELINE, release.baseline), (Arm.CANDIDATE, release.candidate)):
+        if arm not in arms:
+            return f"lacks the {arm}"
+        if arms[arm].get("digest", endpoint.digest) != endpoint.digest:
+            return f"is against another {arm} than this release's"
+    return ""
+
+
+def _unready(release: Release, engines: Engines) -> Iterator[str]:
     for arm, endpoint in ((Arm.BASELINE, release.baseline), (Arm.CANDIDATE, release.candidate)):
         engine = engines.get(endpoint.engine)
         if engine is not None:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from canary import keys
-from canary.assess import Seen, evidence, moved, stages
+from canary.assess import Engines, Seen, evidence, moved, stages
 from canary.confirm import confirm
 from canary.core import events, finding
 from canary.core.events import Cause, Event, Evidence
@@ -92,8 +92,14 @@ class Controller:
         release = _read(await self._store.release_text(model))
         if release is None:
             return None
-        if release.active:
-            release = await self._assess(release) or release
+        engines = await self._store.engines()
+        elsewhere = moved(release, engines)
+        if elsewhere:
+            why = f"engines serve elsewhere now: {', '.join(elsewhere)}"
+            event = events.Relocated(Cause(ACTOR, why, self._clock()), elsewhere)
+            release = await self._tell(model, event) or release
+        elif release.active:
+            release = await self._assess(release, engines) or release
         if self._lease is not None:
             await confirm(self._store, self._lease, release, self._metrics, self._clock())
         return release
@@ -105,13 +111,8 @@ class Controller:
 
     # Read, assess, advance, act.
 
-    async def _assess(self, release: Release) -> Release | None:
+    async def _assess(self, release: Release, engines: Engines) -> Release | None:
         now, spec = self._clock(), _spec(release.spec)
-        engines = await self._store.engines()
-        elsewhere = moved(release, engines)
-        if elsewhere:
-            why = f"engines serve elsewhere now: {', '.join(elsewhere)}"
-            return await self._tell(release.model, events.Relocated(Cause(ACTOR, why, now), elsewhere))
         digest = release.candidate.digest
         reports = {
             kind: await self._store.get_report(release.model, kind, digest) for kind in {"load", *release.plan.gates}
@@ -186,9 +187,10 @@ class Controller:
                 last = "0"
                 await asyncio.sleep(_STANDBY_S)
                 return
-            last, trips = await self._store.trips(last)
+            read, trips = await self._store.trips(last)
             for trip in trips:
                 await self._guarded(trip.model, self.tripped(trip))
+            last = read  # only now: what the store's failure cut short is read again
 
         await self._for_ever(once, None)
 

@@ -45,9 +45,10 @@ def where(url: str) -> str:
     """Return the URL without its password."""
     try:
         parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""  # a property that raises
     except ValueError:
         return "store"
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 def loads(text: str | bytes) -> Any:

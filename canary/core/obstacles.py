@@ -92,7 +92,8 @@ def _unknown(release: Release, evidence: Evidence, _now: float) -> Obstacle | No
 
 
 def _unproved(release: Release, evidence: Evidence, _now: float) -> Obstacle | None:
-    if release.percent < PROVED_FROM:
+    """What follows a bake is all the traffic, so it asks for proof at any share."""
+    if release.percent < PROVED_FROM and release.phase is not Phase.BAKE:
         return None
     return _named(critical(evidence.findings), (Verdict.FAIL, Verdict.UNKNOWN, Verdict.INCONCLUSIVE))
 

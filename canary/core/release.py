@@ -137,7 +137,6 @@ def _relocated(release: Release, event: events.Relocated) -> Release:
         baseline=moves.relocated(release.baseline, event.replicas),
         candidate=moves.relocated(release.candidate, event.replicas),
         previous=None if previous is None else moves.relocated(previous, event.replicas),
-        reason=event.cause.reason,
     )
 
 
@@ -222,11 +221,11 @@ def _retry(release: Release, event: events.Retry) -> Release:
 
 
 def _freeze(release: Release, event: events.Freeze) -> Release:
-    return replace(release, frozen=event.cause.reason or "frozen", reason=event.cause.reason)
+    return replace(release, frozen=event.cause.reason or "frozen")
 
 
 def _unfreeze(release: Release, event: events.Unfreeze) -> Release:
-    return release if not release.frozen else replace(release, frozen="", reason=event.cause.reason)
+    return release if not release.frozen else replace(release, frozen="")
 
 
 def _refuse(what: str, mend: str) -> Callable[[Release, Any], Release]:
@@ -253,7 +252,10 @@ def _effects(before: Release, after: Release, event: Event) -> Iterable[Effect]:
 
 
 def _note(what: str, release: Release, cause: Cause) -> events.Note:
+    """What lies beside a release's own way (its place, a freeze) leaves its reason alone, and has one of its own."""
     why = {"held": release.held, "released": "what held it is gone"}.get(what, release.reason or cause.reason)
+    if what in _BESIDE:
+        why = cause.reason
     return events.Note(what, cause.actor, why, int(cause.now * 1000))
 
 
@@ -283,6 +285,8 @@ _VERBS: Mapping[type, str] = {
     events.Unfreeze: "unfreeze",
     events.Supersede: "supersede",
 }
+
+_BESIDE = frozenset(_VERBS[kind] for kind in (events.Relocated, events.Freeze, events.Unfreeze))
 
 Rule: TypeAlias = Callable[[Release, Any], Release]
 _ALL = tuple(Phase)

@@ -262,3 +262,54 @@ async def test_a_freeze_window_of_the_spec_holds(world: World) -> None:
     held = await world.step()
     assert held.phase is Phase.DRAFT
     assert "audit" in held.held
+
+
+async def test_a_trip_outlives_a_store_that_fails_while_it_is_decided(world: World) -> None:
+    """It is read again: a rollback that a worker asked for is never lost."""
+    await world.to_canary()
+    decide, failed = world.controller.tripped, []
+
+    async def once_lost(trip: Trip) -> Release | None:
+        if not failed:
+            failed.append(trip)
+            raise StoreError("gone for a moment")
+        return await decide(trip)
+
+    world.controller.tripped = once_lost
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(world.controller.run())
+        await asyncio.sleep(0.3)
+        await world.trip()
+        await until(world, lambda release: not release.active)
+        running.cancel()
+    assert failed
+
+
+@pytest.mark.parametrize("ending", [{"verb": "promote", "args": {"skip_analysis": True}}, {"verb": "rollback"}])
+async def test_engines_that_move_after_the_end_are_followed(world: World, ending: dict) -> None:
+    """Users are still served by them; how the release ended stays its reason."""
+    await world.to_canary()
+    reason = (await world.say(**ending))["reason"]
+    for port, name in ((11, "base"), (12, "new")):
+        await world.store.register_engine({"name": name, "url": f"http://127.0.0.1:{port}", "digest": f"d-{name}"})
+    moved = await world.step()
+    port = 12 if ending["verb"] == "promote" else 11
+    assert (await world.store.read_split("m")).baseline.replicas == (f"http://127.0.0.1:{port}",)
+    assert moved.reason == reason
+    assert (await world.store.audit("m"))[-1]["why"].startswith("engines serve elsewhere now")
+    await world.say("freeze", "holidays")
+    assert (await world.release()).reason == reason
+    assert (await world.store.audit("m"))[-1]["why"] == "holidays"
+
+
+async def test_a_load_report_against_another_baseline_opens_no_gate(world: World) -> None:
+    """Its cost ratio and its prices are of another pair; so is one with an arm left out."""
+    await world.engines()
+    await world.start()
+    await world.step()
+    other = {**LOAD, "arms": {**LOAD["arms"], "baseline": {**LOAD["arms"]["baseline"], "digest": "d-older"}}}
+    await world.store.put_report("m", "load", "d-new", other)
+    assert "is against another baseline" in (await world.step()).held
+    half = {**LOAD, "arms": {"candidate": LOAD["arms"]["candidate"]}}
+    await world.store.put_report("m", "load", "d-new", half)
+    assert "lacks the baseline" in (await world.step()).held

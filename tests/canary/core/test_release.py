@@ -444,3 +444,12 @@ class Laws(RuleBasedStateMachine):
 
 TestLaws = Laws.TestCase
 TestLaws.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_bake_at_a_small_share_still_needs_proof() -> None:
+    """What follows it is all the traffic: that nothing failed yet is not enough, whatever share a person set."""
+    lowered = advance(at(Phase.BAKE), events.SetWeight(cause(5000), 10))[0]
+    resumed = advance(lowered, events.Resume(cause(5001)))[0]
+    held = look(resumed, 6000, enough(Verdict.INCONCLUSIVE))
+    assert (held.phase, held.held[:12]) == (Phase.BAKE, "inconclusive")
+    assert look(resumed, 6000).phase is Phase.PROMOTED
