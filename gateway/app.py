@@ -85,7 +85,7 @@ def create_app(settings: Settings, worker: str, registry: CollectorRegistry | No
                 task.cancel()
         await shadow.close()
         with suppress(StoreError):
-            await evidence.write()
+            await evidence.close()
         pools.close()
         await store.close()
 

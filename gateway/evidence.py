@@ -91,6 +91,12 @@ class Evidence:
             await self._store.flush(self._worker, self._seq, self._pending)
             self._pending = []
 
+    async def close(self) -> None:
+        """Write all that is left: the delta that was perhaps applied, then what came since. Raises StoreError."""
+        if self._pending:
+            await self.write()
+        await self.write()
+
     def _drain(self) -> list[Batch]:
         batches = [Batch(*key, fields) for key, ledger in self._ledgers.items() if (fields := ledger.drain())]
         current = {_key(route.split) for route in self._splits.routes.values()}

@@ -13,7 +13,7 @@ from canary.core.outcome import Outcome, Result
 from gateway.naming import PublicName
 from serving.cost import Price
 from serving.sse import FrameSplitter
-from serving.wire import DONE, AnswerReader, FrameKind, Usage, WholeAnswer, error_event
+from serving.wire import DONE, AnswerReader, FrameKind, Usage, WholeAnswer, error_event, readable
 
 _BROKEN = "the model's engine ended the answer before it was complete"
 
@@ -35,13 +35,14 @@ class StreamedAnswer:
         return b"".join([kept for frame in self._splitter.feed(piece) if (kept := self._frame(frame, now))])
 
     def end(self) -> bytes:
-        """Return what the client gets after the last piece: what was cut off, and an ending if the engine gave none."""
+        """Return what the client gets last: a frame without its blank line, and an ending if the engine gave none."""
         rest = self._splitter.rest
         if rest and not self.reader.done:
-            self.reader.frame(rest)  # a last frame without its blank line
+            # Half a frame says nothing, and is no JSON to a client; a whole one lacks its blank line only.
+            rest = self._kept(self.reader.frame(rest), rest) if readable(rest) else b""
         if self.reader.done:
             return rest
-        # A client would read what we add as part of a frame that was cut; close that one first.
+        # A client would read what we add as part of a frame that was not ended; end that one first.
         closed = rest + b"\n\n" if rest else b""
         told = b"" if self.reader.error else error_event(_BROKEN, "server_error", "engine_failed")
         return closed + told + DONE
@@ -50,6 +51,10 @@ class StreamedAnswer:
         kind = self.reader.frame(frame)
         if kind is FrameKind.CONTENT and self.first_content_at is None:
             self.first_content_at = now
+        return self._kept(kind, frame)
+
+    def _kept(self, kind: FrameKind, frame: bytes) -> bytes:
+        """Return what the client gets of one frame."""
         if kind is FrameKind.USAGE and not self._usage_asked:
             return b""
         return self._name.frame(frame) if kind in _NAMED else frame

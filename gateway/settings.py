@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from canary.core.arms import Endpoint, Split
+from canary.link import StoreError, open_redis
 from gateway.errors import SettingsError
 
 
@@ -76,6 +77,10 @@ def load() -> Settings:
         first = error.errors()[0]
         name = "LINNET_" + "_".join(str(part) for part in first["loc"]).upper()
         raise SettingsError(f"{name}: {first['msg']}; set it right or unset it") from None
+    try:
+        open_redis(env.redis_url)
+    except StoreError as error:
+        raise SettingsError(f"LINNET_REDIS_URL: {error}") from None
     limits = Limits(
         connect_s=env.connect_timeout,
         first_byte_s=env.first_byte_timeout,

@@ -119,6 +119,7 @@ class Reply:
             self._complete = True
         else:
             self._error = error
+        self._paused = False  # the connection may serve the next request while this reply is still being read
         self.wake()
 
     def wake(self) -> None:

@@ -173,6 +173,12 @@ def read_whole(body: bytes, keep_text: int = 0) -> WholeAnswer:
     )
 
 
+def readable(frame: bytes) -> bool:
+    """Tell whether a raw frame holds data that a client can read: `[DONE]` or a JSON object."""
+    data = payload(frame) or b""
+    return data.strip() == b"[DONE]" or _parsed(data) is not None
+
+
 def error_body(message: str, type_: str, code: int | str | None, param: str | None = None) -> bytes:
     """Return OpenAI's error object as JSON; vLLM's `code` is the HTTP status as an integer."""
     error = {"message": message, "type": type_, "param": param, "code": code}

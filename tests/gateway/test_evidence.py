@@ -108,3 +108,21 @@ async def test_a_dead_candidate_trips_within_a_few_requests(house: House, cand: 
     await publish(store, replace(split, generation=3, percent=100))
     await until(lambda: acknowledged(store, 3), "acknowledgement")
     assert (await house.http.get("/readyz")).json()["baseline_only"] == {}
+
+
+async def test_a_worker_that_ends_leaves_nothing_behind(store: Store, tmp_path: Path):
+    """A delta that could not be written before is followed by what came since."""
+    evidence, _ = worker(store, tmp_path)
+    evidence.record(LIVE, OK)
+    flush = store.flush
+
+    async def away(*_) -> bool:
+        raise StoreError("away")
+
+    store.flush = away
+    with pytest.raises(StoreError):
+        await evidence.write()
+    evidence.record(LIVE, OK)
+    store.flush = flush
+    await evidence.close()
+    assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "2"

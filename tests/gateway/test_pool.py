@@ -10,6 +10,7 @@ from gateway.errors import BadAnswerError, ConnectError, LateError, LostError
 from gateway.pool import Head, Pools
 from gateway.settings import Limits
 from gateway.upstream import Patience, Reply
+from tests.gateway.rig import until
 
 PATIENCE = Patience(1, 1, 5)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -189,3 +190,27 @@ async def test_an_answer_cut_before_its_length_is_lost():
         reply = await ask(Pools(Limits()), url)
         with pytest.raises(LostError):
             await reply.read(99)
+
+
+async def test_a_reply_read_late_leaves_the_next_one_on_its_connection_alone():
+    """A reply may still be held while its connection serves the next: draining it must not lift that one's brake."""
+    big = 300_000
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for size in (big, 64 * big):
+            await request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+            await writer.drain()
+
+    pools = Pools(Limits())
+    async with speaking(talk) as url:
+        first = await ask(pools, url)
+        await until(lambda: first.complete, "the first reply")
+        second = await ask(pools, url)
+        await until(lambda: second.backed_up, "the second reply")
+        held = second._size
+        assert len(await first.read(big)) == big
+        await asyncio.sleep(0.1)
+        assert second._size == held
+        second.abort()
+        await asyncio.sleep(0)

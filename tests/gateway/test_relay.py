@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,16 +87,6 @@ def test_a_name_in_an_unusual_place_is_replaced_through_a_parser():
     assert name.body(b'no json with "model"') == b'no json with "model"'
 
 
-def test_a_stream_that_stops_is_ended_for_the_client():
-    """A half frame is closed before the error, so that a client reads both."""
-    answer = StreamedAnswer(SAME, usage_asked=True)
-    answer.take(content("a") + b'data: {"id', 1.0)
-    last = answer.end()
-    assert last.startswith(b'data: {"id\n\n')
-    assert last.endswith(DONE)
-    assert not answer.reader.complete
-
-
 def test_the_first_content_is_timed_not_the_role():
     """The role chunk is no token."""
     answer = StreamedAnswer(SAME, usage_asked=True)
@@ -105,3 +96,27 @@ def test_the_first_content_is_timed_not_the_role():
     answer.take(content("a"), 2.0)
     answer.take(content("b"), 3.0)
     assert answer.first_content_at == 2.0
+
+
+@pytest.mark.parametrize("half", [b'data: {"id', b"data", b": pin"])
+def test_half_a_frame_never_reaches_a_client(half: bytes):
+    """It is no JSON, and a client would fail on it instead of reading the error that follows."""
+    answer = StreamedAnswer(SAME, usage_asked=True)
+    answer.take(content("a") + half, 1.0)
+    error, done, nothing = answer.end().split(b"\n\n")
+    assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "engine_failed"
+    assert (done + b"\n\n", nothing) == (DONE, b"")
+    assert not answer.reader.complete
+
+
+def test_a_last_frame_without_its_blank_line_is_read_as_any_other():
+    """The public name, and no usage for a client that did not ask."""
+    answer = StreamedAnswer(PublicName("m", "p"), usage_asked=False)
+    assert b'"model":"p"' in answer.take(content("a"), 1.0) + answer.end()
+    answer = StreamedAnswer(PublicName("m", "p"), usage_asked=False)
+    answer.take(content("a"), 1.0)
+    answer.take(content("b").rstrip(), 1.0)
+    assert b'"model":"p"' in answer.end()
+    answer = StreamedAnswer(SAME, usage_asked=False)
+    answer.take(USAGE.rstrip(), 1.0)
+    assert b"usage" not in answer.end()

@@ -60,3 +60,14 @@ def test_a_wrong_file_of_models_is_one_line_with_its_place(tmp_path: Path, text:
 def test_loopback_is_what_no_other_machine_reaches(host: str, yes: bool):
     """Anything that is not certainly loopback is not."""
     assert is_loopback(host) is yes
+
+
+@pytest.mark.parametrize("url", ["foo", "redis://127.0.0.1:port/0", "http://127.0.0.1"])
+def test_an_address_that_is_no_stores_is_one_line(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is found before a worker starts, not by each worker that dies of it."""
+    (tmp_path / "models.yaml").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LINNET_REDIS_URL", url)
+    with pytest.raises(SettingsError, match="LINNET_REDIS_URL") as refused:
+        load()
+    assert "\n" not in str(refused.value)
