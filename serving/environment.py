@@ -243,7 +243,7 @@ def explain(lines: Sequence[str]) -> str:
         (r"(?i)permission denied", "the cache cannot be written; set LINNET_CACHE to a folder of yours"),
     )
     mend = next((mend for pattern, mend in mends if re.search(pattern, text)), "run it again")
-    return f"the engines' environment could not be installed: {mend} ({text[-200:].strip()})"
+    return f"the engines' environment could not be installed: {mend} ({text[-200:].partition(' ')[2].strip()})"
 
 
 def _name_vllm(home: Path) -> None:
