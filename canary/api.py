@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from canary.assess import MENDS
+from canary.assess import MENDS, illegible
 from canary.commands import Command, execute
 from canary.errors import Conflict, LinnetError, Refused, SpecError, TimedOut, Unknown, Unreachable, Usage
 from canary.metrics import Metrics
@@ -124,6 +124,8 @@ def _changing(store: Store, clock: Callable[[], float]) -> APIRouter:
     async def put_report(model: Name, kind: Kind, digest: Digest, report: dict[str, Any]) -> dict[str, Any]:
         if report.get("digest", digest) != digest or report.get("model", model) != model:
             raise Usage("the report names another model or digest than its address; put it where it belongs")
+        if kind == "load" and (what := illegible(report)):
+            raise Usage(f"the load report cannot be read ({what}); make it with `{MENDS[kind]}`")
         await store.put_report(model, kind, digest, report)
         return {"model": model, "kind": kind, "digest": digest}
 

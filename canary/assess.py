@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from canary.core.guardrails import StageEvidence
 from canary.core.state import Phase, Release
 from canary.core.tally import Tally, merged
 
-_DOWN = frozenset({"ended", "failed", "stopped", "down", "dead"})  # states of an engine that cannot serve
+DOWN = frozenset({"ended", "failed", "stopped", "down", "dead"})  # states of an engine that cannot serve
 MENDS = {"load": "linnet loadtest SPEC", "eval": "linnet eval SPEC"}
 Tallies = Mapping[tuple[int, str, str], Tally]
 Engines = Mapping[str, Mapping[str, Any]]
@@ -89,6 +90,34 @@ def prices(load: Mapping[str, Any] | None) -> dict[str, Price]:
     return {arm: (float(price[0]), float(price[1]), float(price[2])) for arm, price in found if price}
 
 
+def illegible(load: Mapping[str, Any]) -> str:
+    """Say what of a load report cannot be read, "" if all can: what is in the store must never stop a look."""
+    try:
+        found = [*(amount for price in prices(load).values() for amount in price), float(load.get("created_ms", 0))]
+        found += [_seconds(load, arm) for arm in Arm] + [dollars for _, dollars in bills(load)]
+        list(load.get("reasons", ()))
+    except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if all(map(math.isfinite, found)) else "a number that is not finite"
+
+
+def bills(load: Mapping[str, Any] | None) -> list[tuple[str, float]]:
+    """Return the bill cost of each arm that has one: USD a million completion tokens, at capacity."""
+    found = ((arm, values.get("usd_per_million_tokens")) for arm, values in (load or {}).get("arms", {}).items())
+    return [(arm, float(dollars)) for arm, dollars in found if dollars is not None]
+
+
+def calibrated(tallies: Tallies) -> list[tuple[str, float]]:
+    """Return the attempt's USD a million completion tokens of each arm, over sums whose answers were all priced."""
+    found = []
+    for arm in Arm:
+        mine = (tally for (_, name, _), tally in tallies.items() if name == arm.value)
+        whole = merged(tally for tally in mine if tally.count("priced") == tally.count("ok") > 0)
+        if tokens := whole.count("completion_tokens"):
+            found.append((arm.value, 1e6 * whole.total("sum.cost") / tokens))
+    return found
+
+
 def moved(release: Release, engines: Engines) -> dict[str, tuple[str, ...]]:
     """Return engines of the release that serve the same digest at a place the release does not know."""
     known = (release.baseline, release.candidate, *((release.previous,) if release.previous else ()))
@@ -133,7 +162,7 @@ def _unready(release: Release, engines: Engines) -> Iterator[str]:
 
 
 def _trouble(arm: Arm, endpoint: Endpoint, engine: Mapping[str, Any]) -> Iterator[str]:
-    if engine.get("state") in _DOWN:
+    if engine.get("state") in DOWN:
         yield f"the {arm}'s engine {endpoint.engine} is {engine['state']}: start it (linnet up)"
     elif engine.get("digest") and endpoint.digest and engine["digest"] != endpoint.digest:
         yield f"the {arm}'s engine {endpoint.engine} serves another digest now: abort, and start a new release"

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from canary.assess import DOWN
 from canary.core.finding import Verdict
 from canary.core.state import Phase
 from canary.errors import LinnetError
@@ -70,6 +71,8 @@ async def _fill(store: Store, registry: CollectorRegistry) -> None:
         except (LinnetError, json.JSONDecodeError, KeyError, TypeError, ValueError):
             continue  # a damaged state is told by the status itself; the other models' metrics go on
     registry.register(_Results(await store.results()))
+    for name, engine in (await store.engines()).items():
+        gauges["engine"].labels(name).set(engine.get("state") not in DOWN)
 
 
 def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
@@ -78,6 +81,8 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
         "generation": ("linnet_release_generation", "Generation of the split.", ["model"]),
         "evidence": ("linnet_guardrail_evidence", "Natural log of the e-value.", ["model", "guardrail", "slice"]),
         "verdict": ("linnet_guardrail_verdict", "1 for the verdict.", ["model", "guardrail", "slice", "verdict"]),
+        "cost": ("linnet_cost_usd_per_million_tokens", "USD a million completion tokens.", ["model", "arm", "kind"]),
+        "engine": ("linnet_engine_up", "1 unless the stack says that the engine cannot serve.", ["engine"]),
         "split": ("linnet_split_ratio", "Each arm's share of traffic, 0..1.", ["model", "arm", "kind"]),
     }
     return {key: Gauge(name, words, labels, registry=registry) for key, (name, words, labels) in rows.items()}
@@ -92,6 +97,9 @@ def _set(gauges: dict[str, Gauge], state: dict[str, Any]) -> None:
         for arm, share in state[kind].items():
             if share is not None:
                 gauges["split"].labels(model, arm, kind).set(share)
+    for kind, arms in state["usd_per_million_tokens"].items():
+        for arm, dollars in arms.items():
+            gauges["cost"].labels(model, arm, kind).set(dollars)
     for finding in state["guardrails"]:
         name = (model, finding["guardrail"], finding["slice"])
         if finding["evidence"] is not None:

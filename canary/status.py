@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from canary.assess import Tallies, arm_tally, spend
+from canary.assess import Tallies, arm_tally, bills, calibrated, spend
 from canary.core.arms import Arm
 from canary.core.events import Evidence
 from canary.core.obstacles import obstacle
@@ -49,6 +49,7 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
         },
         "guardrails": [{"name": one["guardrail"], **one} for one in await _findings(store, release, look)],
         "spend_usd": spend(release, load, now),
+        "usd_per_million_tokens": {"bill": dict(bills(load)), "calibrated": dict(calibrated(tallies))},
     }
 
 

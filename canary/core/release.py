@@ -224,7 +224,7 @@ def _freeze(release: Release, event: events.Freeze) -> Release:
     return replace(release, frozen=event.cause.reason or "frozen")
 
 
-def _unfreeze(release: Release, event: events.Unfreeze) -> Release:
+def _unfreeze(release: Release, _event: events.Unfreeze) -> Release:
     return release if not release.frozen else replace(release, frozen="")
 
 

@@ -132,6 +132,12 @@ async def test_metrics_name_the_release(world: World, http: httpx.AsyncClient) -
     await world.to_canary()
     await world.traffic(100)
     await world.step()
+    await world.priced(completion_tokens=50, usd=0.0002)
+    arms = {
+        arm: {**LOAD["arms"][arm], "usd_per_million_tokens": usd} for arm, usd in (("baseline", 3), ("candidate", None))
+    }
+    await world.store.put_report("m", "load", "d-new", {**LOAD, "arms": arms})
+    await world.engines(base="ended")
     await world.say("rollback")
     text = (await http.get("/metrics")).text
     for line in (
@@ -141,9 +147,14 @@ async def test_metrics_name_the_release(world: World, http: httpx.AsyncClient) -
         'linnet_guardrail_verdict{guardrail="error_rate",model="m",slice="",verdict="fail"} 0.0',
         'linnet_guardrail_evidence{guardrail="error_rate",model="m",slice=""}',
         'linnet_releases_total{model="m",result="rolled_back"} 1.0',
+        'linnet_cost_usd_per_million_tokens{arm="baseline",kind="bill",model="m"} 3.0',
+        'linnet_cost_usd_per_million_tokens{arm="candidate",kind="calibrated",model="m"} 4.0',
+        'linnet_engine_up{engine="base"} 0.0',
+        'linnet_engine_up{engine="new"} 1.0',
         "linnet_store_up 1.0",
     ):
         assert line in text
+    assert 'linnet_cost_usd_per_million_tokens{arm="candidate",kind="bill"' not in text
 
 
 async def test_without_the_store_it_lives_but_is_not_ready(valkey: Valkey) -> None:
@@ -158,3 +169,24 @@ async def test_without_the_store_it_lives_but_is_not_ready(valkey: Valkey) -> No
         assert error(await http.get("/admin/v1/models"), 503, 3)
         assert error(await http.post("/admin/v1/releases", json={"spec": SPEC, **ORDER}), 503, 3)
     await store.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"arms": []},
+        {"arms": {"candidate": 7}},
+        {"arms": {"candidate": {"price": [1]}}},
+        {"arms": {"candidate": {"price": [0, 0, "dear"]}}},
+        {"arms": {"candidate": {"seconds": "long"}}},
+        {"created_ms": "today"},
+        {"created_ms": None},
+        {"reasons": 7},
+    ],
+)
+async def test_a_load_report_that_cannot_be_read_is_refused(world: World, http: httpx.AsyncClient, damage) -> None:
+    """Once in the store it would keep the controller from judging, and the status from being told."""
+    await world.start()
+    put = await http.put("/admin/v1/models/m/reports/load/d-new", json={**LOAD, **damage})
+    assert "linnet loadtest SPEC" in error(put, 422, 2)
+    assert (await http.put("/admin/v1/models/m/reports/load/d-new", json=LOAD)).status_code == 200

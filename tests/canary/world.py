@@ -83,6 +83,14 @@ class World:
                 fields[f"{stage}|{arm}|domain|{name}"] = count
         await self._flush(fields)
 
+    async def priced(self, completion_tokens: int, usd: float) -> None:
+        """Let the candidate's answers so far in this stage have all been priced, together so many tokens and USD."""
+        release = await self.release()
+        cell = f"{release.stage}|candidate|domain|"
+        done = (await self.store.tallies("m", release.release, release.attempt))[f"{cell}ok"]
+        fields = {"priced": int(done), "completion_tokens": completion_tokens, "sum.cost": usd}
+        await self._flush({f"{cell}{name}": amount for name, amount in fields.items()})
+
     async def acknowledge(self, after_ms: int = 30) -> None:
         """Let the worker live, and route by the split that stands."""
         split = await self.store.read_split("m")
