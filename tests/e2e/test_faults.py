@@ -78,7 +78,7 @@ def test_a_killed_store_forgets_at_most_a_second(shared_stack: LocalStack) -> No
         after = until(stack.status, "the control plane's status")
         assert place(after) == place(before)
         until(lambda: _assigned(stack) >= counted, "the tallies of before", 10)
-        until(lambda: stack.status()["workers"] == {"live": 2, "acknowledged": 2}, "both workers")
+        until(lambda: settled(stack), "both workers")
     assert users.errors() == []
     final = stack.status()
     assert place(final) == place(before)

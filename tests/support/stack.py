@@ -27,7 +27,7 @@ import pytest
 
 LINNET = Path(sys.executable).with_name("linnet")
 UP = "linnet is up"
-PATIENCE_S = 60.0
+PATIENCE_S = 45.0
 POLL_S = 0.05
 BELOW_EPHEMERAL = (15_000, 32_000)
 """A port that the kernel never gives to a client: who connects to a dead listener must not meet itself."""
