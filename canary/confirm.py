@@ -17,17 +17,17 @@ async def confirm(store: Store, lease: Lease, release: Release, metrics: Metrics
 
     A worker's acknowledgement carries its own time, so looking late measures no more than looking at once.
     """
-    if release.phase not in ENDS or await store.acknowledged(release.model) >= release.generation:
+    if release.phase not in ENDS or await store.acknowledged(release.model) >= release.concluded:
         return False
     now_ms = int(now * 1000)
     live, acks = await store.workers(now_ms), await store.acks(release.model)
     heard = [acks.get(worker, (-1, 0)) for worker in live]
-    if any(generation < release.generation for generation, _ in heard):
+    if any(generation < release.concluded for generation, _ in heard):
         return False
     if not heard and now_ms - release.decided_ms < _WAIT_MS:
         return False
     last = max((unix_ms for _, unix_ms in heard), default=release.decided_ms)
-    if not await store.record_acknowledged(lease, release.model, release.generation, _entry(release, last, len(heard))):
+    if not await store.record_acknowledged(lease, release.model, release.concluded, _entry(release, last, len(heard))):
         return False
     metrics.observe_rollback("decision", (release.decided_ms - release.breach_ms) / 1000)
     if heard:
@@ -49,7 +49,7 @@ def _entry(release: Release, last_ms: int, workers: int) -> dict[str, str]:
         "model": release.model,
         "release": release.release,
         "attempt": str(release.attempt),
-        "generation": str(release.generation),
+        "generation": str(release.concluded),
         "before": release.place,
         "after": release.place,
         "who": "controller",

@@ -127,7 +127,7 @@ def _ends(entry: JSON) -> bool:
 
 def _acknowledges(entry: JSON, state: JSON) -> bool:
     """Without a live worker nobody acknowledged anything, whatever the entry's time says."""
-    same = real(entry.get("generation")) == real(state.get("generation"))
+    same = real(entry.get("generation")) == real(state.get("concluded") or state.get("generation"))
     return entry.get("what") == "acknowledged" and same and bool(real(_evidence(entry).get("workers")))
 
 

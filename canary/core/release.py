@@ -90,6 +90,8 @@ def advance(release: Release, event: Event) -> tuple[Release, tuple[Effect, ...]
         return release, ()
     if replace(moved, generation=release.generation).split() != release.split():
         moved = replace(moved, generation=release.generation + 1)
+    if moved.phase in ENDED and moved.phase is not release.phase:
+        moved = replace(moved, concluded=moved.generation)
     return moved, tuple(_effects(release, moved, event))
 
 

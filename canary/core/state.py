@@ -34,7 +34,8 @@ MIRRORED = (Phase.SHADOW, Phase.CANARY)  # by the bake its quality is proved, an
 class Release:
     """One attempt of one release, and the model's baseline with it.
 
-    Times are Unix seconds, `breach_ms` and `decided_ms` Unix milliseconds of the rollback (0 before one).
+    Times are Unix seconds, `breach_ms` and `decided_ms` Unix milliseconds of the rollback (0 before one),
+    `concluded` the generation of the end (0 before it): a generation after it only follows engines that moved.
     `shares` holds the candidate's percent by stage; the last one is now. `percent` is 100 once promoted, though
     workers then see one arm: the candidate has become the baseline, and `previous` keeps the old one's place.
     Overlays hold their reason, "" when off. `breaches` names guards that paused once: a person who resumes saw them.
@@ -63,6 +64,7 @@ class Release:
     reason: str = ""
     breach_ms: int = 0
     decided_ms: int = 0
+    concluded: int = 0
 
     @property
     def percent(self) -> float:

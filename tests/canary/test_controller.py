@@ -11,6 +11,8 @@ import pytest
 
 from canary import keys
 from canary.core.state import Phase, Release
+from canary.report_facts import build
+from canary.status import material, status
 from canary.store import Store, StoreError, Trip
 from tests.canary.specs import SPEC, changed
 from tests.canary.world import LOAD, World
@@ -313,3 +315,19 @@ async def test_a_load_report_against_another_baseline_opens_no_gate(world: World
     half = {**LOAD, "arms": {"candidate": LOAD["arms"]["candidate"]}}
     await world.store.put_report("m", "load", "d-new", half)
     assert "lacks the baseline" in (await world.step()).held
+
+
+async def test_an_end_is_acknowledged_once_whatever_moves_later(world: World) -> None:
+    """An engine that moves after a rollback makes no second, longer way back of it."""
+    await world.to_canary()
+    await world.say("rollback")
+    await world.acknowledge()
+    await world.step()
+    told = (await status(world.store, "m", world.now))["rollback"]
+    await world.store.register_engine({"name": "base", "url": "http://127.0.0.1:11", "digest": "d-base"})
+    await world.step()
+    await world.acknowledge()
+    await world.step()
+    assert [entry["what"] for entry in await world.store.audit("m")].count("acknowledged") == 1
+    assert (await status(world.store, "m", world.now))["rollback"] == told
+    assert build(await material(world.store, "m", world.now), 0).rollback.acknowledged_ms is not None
