@@ -61,6 +61,8 @@ class Workers:
         while not self._stopping:
             process = await self._start()
             self._running.add(process)
+            if self._stopping:  # told while this one was being started
+                process.terminate()
             code = await process.wait()
             self._running.discard(process)
             mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from canary.core.outcome import Outcome, Result
 from gateway.ask import Ask
 from gateway.choice import Choice
 from gateway.client import Client, Header
-from gateway.errors import LateError, LostError, UpstreamError, of_upstream
+from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError, of_upstream
 from gateway.evidence import Evidence
 from gateway.metrics import Metrics
 from gateway.naming import PublicName
@@ -167,6 +167,8 @@ class Exchange:
         try:
             while (piece := await reply.piece()) is not None:
                 kept = answer.take(piece, monotonic())
+                if answer.held > self._desk.limits.answer_bytes:
+                    raise BadAnswerError(f"a frame of more than {self._desk.limits.answer_bytes} bytes")
                 if answer.reader.error is not None and not self._client.answered and trial.choice.may_fail_over:
                     raise LostError("the engine began its stream with an error", heard=True)
                 if kept:

@@ -30,6 +30,11 @@ class StreamedAnswer:
         self.reader = AnswerReader(keep_text)
         self.first_content_at: float | None = None
 
+    @property
+    def held(self) -> int:
+        """How many bytes wait for the rest of their frame."""
+        return self._splitter.held
+
     def take(self, piece: bytes, now: float) -> bytes:
         """Return what the client gets of one piece; b"" if all of it has to wait or is not the client's."""
         return b"".join([kept for frame in self._splitter.feed(piece) if (kept := self._frame(frame, now))])

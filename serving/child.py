@@ -130,10 +130,14 @@ class Child:
         return f"{self.spec.name} {what}: {said or 'it said nothing'}; {mend} ({self.spec.log_path})"
 
     def _tail(self) -> str:
-        with self.spec.log_path.open("rb") as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, size - TAIL_BYTES))
-            return log.read().decode(errors="replace")
+        """Return the end of this run's log; nothing where somebody deleted it, for the watch must go on."""
+        try:
+            with self.spec.log_path.open("rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(self._log_start, size - TAIL_BYTES))
+                return log.read().decode(errors="replace")
+        except OSError:
+            return ""
 
 
 def spawn(spec: ChildSpec) -> Child:

@@ -32,6 +32,11 @@ class FrameSplitter:
         """The bytes that do not make a frame yet."""
         return bytes(self._buffer)
 
+    @property
+    def held(self) -> int:
+        """How many bytes do not make a frame yet."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the frames they complete, terminators included."""
         buffer = self._buffer

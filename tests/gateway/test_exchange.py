@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
+from canary.core.arms import Endpoint, Split
 from canary.core.tally import parse
 from canary.store import Store
-from tests.gateway.rig import MODEL, House, Sim, events, until
+from tests.gateway.rig import LIMITS, MODEL, House, Sim, events, gateway, until
 
 FORCE_CANDIDATE = {"x-linnet-arm": "candidate"}
 
@@ -183,3 +187,25 @@ async def test_the_clients_other_bytes_reach_the_engine_unchanged(alone: House, 
     answer = await alone.http.post("/v1/chat/completions", content=raw, headers={"content-type": "application/json"})
     assert answer.status_code == 200
     assert base.engine.last["body"] == {**json.loads(raw), "model": "base"}
+
+
+async def test_a_stream_without_end_of_frame_is_given_up(tmp_path: Path):
+    """What waits for the other half of its frame is held, so it has a limit like a whole answer."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: ")
+            while True:
+                writer.write(b"x" * 10_000)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        static = Split(MODEL, 0, Endpoint("e", "s", (url,)))
+        async with gateway(tmp_path, static, limits=replace(LIMITS, answer_bytes=50_000)) as house:
+            answer = await house.ask(stream=True)
+    assert answer.status_code == 502
+    assert answer.json()["error"]["code"] == "engine_bad_answer"

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from canary.store import Store
+from gateway.__main__ import Workers, bind
 from tests.gateway.rig import MODEL, NOWHERE, Sim, events, until
 
 
@@ -139,6 +140,23 @@ def refused(tmp_path: Path, **env: str) -> str:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     return done.stderr
+
+
+async def test_a_worker_that_starts_amid_the_stop_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A stop need not wait for the longest drain because a worker was just being replaced."""
+    (tmp_path / "models.yaml").write_text(
+        f"models: {{{MODEL}: {{engine: e, served_model: s, replicas: ['http://127.0.0.1:1']}}}}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LINNET_REDIS_URL", NOWHERE)
+    with bind("a test's port", "127.0.0.1", 0) as listener:
+        workers = Workers(listener, tmp_path, drain_s=30)
+        async with asyncio.timeout(15), asyncio.TaskGroup() as group:
+            keeping = group.create_task(workers.keep())
+            await asyncio.sleep(0)  # the worker is being started
+            stopping = group.create_task(workers.stop())
+            await keeping
+            stopping.cancel()
 
 
 def test_without_keys_only_loopback_is_served(tmp_path: Path):

@@ -152,6 +152,16 @@ async def test_a_killed_child_is_restarted_and_its_new_pid_known(tmp_path):
     assert "killed by SIGKILL" in events[2].detail
 
 
+async def test_a_killed_child_whose_log_was_deleted_is_restarted_all_the_same(tmp_path):
+    """What it said last is lost; that it ended is not."""
+    spec = child(tmp_path, SLEEP, restart=True)
+    async with Supervisor() as supervisor:
+        pid = await supervisor.start(spec)
+        spec.log_path.unlink()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: supervisor.restarts("it") == 1 and supervisor.pids().get("it", pid) != pid)
+
+
 async def test_a_killed_child_stays_down_unless_it_asked_for_restarts(tmp_path):
     """Without restart the end is told, and nothing is started."""
     events: list[Event] = []
