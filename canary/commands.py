@@ -16,11 +16,10 @@ from canary.effects import change_of
 from canary.errors import Conflict, Refused, Unreachable, Usage
 from canary.records import Change
 from canary.spec import Spec, parse
-from canary.status import read, read_any, status
+from canary.status import FRESH_S, read, read_any, status
 from canary.store import Store, StoreError
 
 _TRIES = 20  # decisions made again on a state that moved meanwhile
-_FRESH_S = 10.0  # a look older than this says nothing about now
 Verb: TypeAlias = Callable[[Store, "Command", Release, float], Awaitable[Event]]
 
 
@@ -195,7 +194,7 @@ async def _set_weight(_store: Store, command: Command, _release: Release, now: f
 
 async def _promote(store: Store, command: Command, release: Release, now: float) -> Event:
     look = await store.last_look(command.model)
-    fresh = look is not None and abs(now - look["unix_ms"] / 1000) <= _FRESH_S and look["at"] == release.at
+    fresh = look is not None and abs(now - look["unix_ms"] / 1000) <= FRESH_S and look["at"] == release.at
     evidence = Evidence.from_dict(look["evidence"]) if look is not None and fresh else None
     return events.Promote(command.cause(now), evidence, skip_analysis=bool(command.args.get("skip_analysis")))
 

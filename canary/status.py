@@ -18,6 +18,7 @@ from canary.link import loads
 from canary.store import Store
 
 _PLACE = re.compile(r"(\w+) (\S+) %")
+FRESH_S = 10.0  # a look older than this says nothing about now
 _EVENTS = 1_000  # audit entries of a model read for a timeline
 
 
@@ -110,9 +111,12 @@ def _held(release: Release, seen: Mapping[str, Any]) -> str:
 
 
 def _seen(release: Release, look: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """What the controller's last look says of the way on."""
-    if not release.active or look.get("at") != release.at:
-        return {"looked_ms": look.get("unix_ms"), "waiting": "", "obstacle": "", "to_go": {}}
+    """What the controller's last look says of the way on; an old look says that nobody watches."""
+    silence = now - max(look.get("unix_ms", 0) / 1000, release.entered) if release.active else 0.0
+    silent = silence > FRESH_S
+    if not release.active or look.get("at") != release.at or silent:
+        waiting = f"no controller has looked for {silence:.0f} s; start it (linnet up)" if silent else ""
+        return {"looked_ms": look.get("unix_ms"), "waiting": waiting, "obstacle": "", "to_go": {}}
     evidence = Evidence.from_dict(look["evidence"])
     ahead = obstacle(release, evidence, now)
     shadow = release.plan.shadow if release.phase is Phase.SHADOW else None

@@ -257,3 +257,18 @@ async def test_a_retry_remembers_what_the_attempt_before_it_cost(world: World) -
     world.now += 3600
     spent = (await world.say("rollback"))["spend_usd"]
     assert (await world.say("retry"))["spend_usd"] >= spent
+
+
+async def test_a_controller_that_fell_silent_is_told(world: World) -> None:
+    """Old verdicts under an old clock must not look like a watch that goes on."""
+    await world.to_canary()
+    await world.traffic(300)
+    await world.step()
+    world.now += 60
+    assert (await status(world.store, "m", world.now))["waiting"] == (
+        "no controller has looked for 60 s; start it (linnet up)"
+    )
+    await world.step(1)
+    assert "controller" not in (await status(world.store, "m", world.now))["waiting"]
+    world.now += 60
+    assert (await world.say("abort"))["waiting"] == ""
