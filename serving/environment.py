@@ -243,7 +243,12 @@ def explain(lines: Sequence[str]) -> str:
         (r"(?i)permission denied", "the cache cannot be written; set LINNET_CACHE to a folder of yours"),
     )
     mend = next((mend for pattern, mend in mends if re.search(pattern, text)), "run it again")
-    return f"the engines' environment could not be installed: {mend} ({text[-200:].partition(' ')[2].strip()})"
+    return f"the engines' environment could not be installed: {mend} ({_end_of(text)})"
+
+
+def _end_of(text: str, most: int = 200) -> str:
+    """Return the last words of a text, whole ones, in at most so many characters."""
+    return text.strip() if len(text) <= most else text[-most:].partition(" ")[2].strip()
 
 
 def _name_vllm(home: Path) -> None:
