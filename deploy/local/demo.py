@@ -20,8 +20,9 @@ from deploy.local.catalogue import ADAPTED, BASE, CRAMPED
 from deploy.local.settings import LocalSettings
 from deploy.local.stack import Say, Stack, prepare, until_told
 from serving.child import ChildSpec
+from serving.environment import models_dir
 from serving.errors import EngineError
-from serving.models import read_summary
+from serving.models import SUMMARY, read_summary
 from serving.verdict import table_of
 
 SPECS = Path(__file__).resolve().parents[2] / "examples" / "demo"
@@ -67,8 +68,10 @@ class Seen:
 def run_demo(settings: LocalSettings, say: Say) -> int:
     """Run it all; return 0 only if both releases came out as they should and no user saw an error."""
     started = time.monotonic()
+    new = not (models_dir(settings.cache) / SUMMARY).exists()
     models = prepare(settings, "vllm", say)
-    say(f"\n== the models, on held-out text\n{table_of(read_summary(models)['table'])}")
+    if not new:  # making them has shown the table already
+        say(f"\n== the models, on held-out text\n{table_of(read_summary(models)['table'])}")
     put_aside(settings, say)
     seen = asyncio.run(until_told(_play(settings, models, say)))
     for report in seen.reports:
