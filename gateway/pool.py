@@ -125,7 +125,10 @@ class Pools:
         return replicas
 
     async def ask(self, urls: Sequence[str], head: Head, body: bytes, patience: Patience) -> Reply:
-        """Send to the first replica that can be reached. Raises UpstreamError; nothing is sent twice."""
+        """Send to the first replica that can be reached. Raises UpstreamError.
+
+        Only what a reused connection lost unheard is sent twice.
+        """
         failure: UpstreamError = ConnectError("the arm has no replica")
         for replica in self.order(urls):
             try:

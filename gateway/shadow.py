@@ -100,21 +100,20 @@ class Shadow:
     def _wanted(self, split: Split) -> bool:
         """Tell whether the attempt is still under way, and its candidate still asked at all."""
         route = self._splits.route(split.model)
-        if route is None or route.reduced:
+        if route is None or route.reduced or route.split.candidate is None:
             return False
         return (route.split.release, route.split.attempt) == (split.release, split.attempt)
 
     async def _pair(self, mirror: Mirror) -> str:
-        """Make one pair: "scored", or "candidate_failed". Raises if the fault is not the candidate's."""
-        split, ledger = mirror.split, self._evidence.ledger(mirror.split)
+        """Make one pair: "scored", "candidate_failed" or "unscored". Raises if the fault is not the candidate's."""
+        split = mirror.split
         candidate = split.candidate
         if candidate is None:
             return "unscored"
         self._pairs += 1
         answer = await self._answered(mirror, candidate)
         if answer is None:
-            ledger.pair(split.stage, mirror.slice, _FAILED_PAIR)
-            return "candidate_failed"
+            return self._failed(mirror)
         self._agree(mirror, Arm.CANDIDATE, answer)
         if self._pairs % _FLOOR_EVERY == 0 and (again := await self._answered(mirror, split.baseline)) is not None:
             self._agree(mirror, Arm.BASELINE, again)
@@ -125,10 +124,17 @@ class Shadow:
         try:
             ours = await self._accuracy(mirror, candidate, prompt)
         except (UpstreamError, ServingError):
-            ledger.pair(split.stage, mirror.slice, _FAILED_PAIR)
-            return "candidate_failed"
-        ledger.pair(split.stage, mirror.slice, ours - base)
+            return self._failed(mirror)
+        self._evidence.ledger(split).pair(split.stage, mirror.slice, ours - base)
         return "scored"
+
+    def _failed(self, mirror: Mirror) -> str:
+        """Count the worst pair, unless the candidate was withdrawn meanwhile: its engine may end for that alone."""
+        split = mirror.split
+        if not self._wanted(split):
+            return "unscored"
+        self._evidence.ledger(split).pair(split.stage, mirror.slice, _FAILED_PAIR)
+        return "candidate_failed"
 
     def _agree(self, mirror: Mirror, arm: Arm, answer: WholeAnswer) -> None:
         """Count how far an answer agrees with the baseline's; the baseline against itself is the floor."""

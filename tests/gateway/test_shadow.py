@@ -92,3 +92,15 @@ async def test_a_prompt_too_short_to_score_blames_nobody(house: House, store: St
     unscored = house.app.desk.metrics.pairs.labels(MODEL, "unscored")
     await until(lambda: unscored._value.get() == 1, "the mirror's end")
     assert (await sums(store)).count("pairs_failed") == 0
+
+
+async def test_a_candidate_withdrawn_amid_a_mirror_is_not_blamed(house: House, cand: Sim, store: Store, split: Split):
+    """Its engine is stopped because the attempt has ended, not the other way round."""
+    cand.behave(ttft_ms=5000)
+    await house.ask()
+    await until(lambda: cand.running, "the mirror")
+    await publish(store, replace(split, generation=2, candidate=None, shadow_percent=0, phase="rolled_back"))
+    await until(lambda: acknowledged(store, 2), "acknowledgement")
+    cand.kill()
+    unscored = house.app.desk.metrics.pairs.labels(MODEL, "unscored")
+    await until(lambda: unscored._value.get() == 1, "the mirror's end", seconds=3)
