@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from secrets import token_hex
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from canary.store import Store, StoreError
-from gateway.client import Receive, Scope, Send
+from gateway.choice import REQUEST_ID, request_id_from
+from gateway.client import Message, Receive, Scope, Send
 from gateway.errors import ApiError, not_found
 from gateway.evidence import Evidence
 from gateway.exchange import Desk
@@ -48,7 +50,7 @@ class Gateway:
         if endpoint is not None and scope["method"] == "POST":
             await endpoint(scope, receive, send)
         else:
-            await self._rest(scope, receive, send)
+            await self._rest(scope, receive, _named(scope, send))
 
 
 def create_app(settings: Settings, worker: str, registry: CollectorRegistry | None = None) -> Gateway:
@@ -96,6 +98,20 @@ def create_app(settings: Settings, worker: str, registry: CollectorRegistry | No
     rest.add_exception_handler(HTTPException, _refuse_unknown)
     generate = Generate(desk, splits)
     return Gateway(desk, dict.fromkeys(GENERATING, generate), rest, readiness)
+
+
+def _named(scope: Scope, send: Send) -> Send:
+    """Let the answers that FastAPI gives carry the request's id too."""
+    if scope["type"] != "http":
+        return send
+    request_id = request_id_from(dict(scope["headers"]).get(REQUEST_ID), token_hex(16)).encode()
+
+    async def named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id)]
+        await send(message)
+
+    return named
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

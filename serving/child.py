@@ -113,12 +113,22 @@ class Child:
         try:
             async with asyncio.timeout(self.spec.ready_s):
                 while self.alive():
-                    if self.spec.ready is None or await self.spec.ready():
+                    if self.spec.ready is None or await self._asked(self.spec.ready):
                         return
                     await asyncio.sleep(READY_POLL_S)
         except TimeoutError:
             raise EngineError(self._complaint(f"was not ready within {self.spec.ready_s:g} s")) from None
         raise EngineError(self._complaint(f"did not come up ({status_words(self.reap())})"))
+
+    async def _asked(self, ready: Ready) -> bool:
+        """Ask whether it is ready; its end is an answer too, however long somebody else on its port keeps silent."""
+        asked, ended = asyncio.ensure_future(ready()), asyncio.ensure_future(self.ended())
+        try:
+            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return asked.done() and asked.result()
+        finally:
+            asked.cancel()
+            ended.cancel()
 
     def last_line(self) -> str:
         """Return the log's last meaningful line of this run."""

@@ -27,10 +27,10 @@ from serving.verdict import table_of
 
 SPECS = Path(__file__).resolve().parents[2] / "examples" / "demo"
 ENDS = frozenset({"promoted", "rolled_back", "aborted", "superseded"})
-PATIENCE_S = 180.0
+PATIENCE_S = 300.0
 """A release of the demo that has not ended by then is stuck."""
 
-RATE = 7.0  # requests a second: about half of what two engines on two cores can answer
+RATE = 10.0  # requests a second: a few tenths of what two engines on two cores can answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,14 @@ async def test_a_whole_answer_carries_the_public_name_and_the_headers(alone: Hou
     assert base.engine.last["body"]["model"] == "base"
 
 
+async def test_every_answer_carries_the_request_id(alone: House):
+    """Lists, health and refusals can be found in the logs as well."""
+    for path in ("/v1/models", "/livez", "/nowhere"):
+        answer = await alone.http.get(path, headers={"x-request-id": "mine\t1"})
+        assert answer.headers["x-request-id"] == "mine1"
+        assert len((await alone.http.get(path)).headers["x-request-id"]) == 32
+
+
 async def test_a_stream_ends_well_and_hides_the_usage_nobody_asked_for(alone: House, base: Sim):
     """Usage is always asked of the engine, and its chunk taken out again."""
     answer = await alone.ask(stream=True)

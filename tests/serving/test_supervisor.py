@@ -110,6 +110,18 @@ async def test_only_this_runs_output_explains_a_failure(tmp_path):
             await supervisor.start(child(tmp_path, "raise SystemExit(3)", ready=says(tmp_path / "it.log", "never")))
 
 
+async def test_an_end_is_noticed_while_readiness_hangs(tmp_path):
+    """Another process on the child's port that accepts and keeps silent must not hide the child's end."""
+
+    async def silent() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    async with Supervisor() as supervisor, asyncio.timeout(5):
+        with pytest.raises(EngineError, match="it did not come up \\(exit status 3\\)"):
+            await supervisor.start(child(tmp_path, "raise SystemExit(3)", ready=silent))
+
+
 async def test_a_program_that_is_not_there_is_one_line(tmp_path):
     """A missing program is an error of ours, not a traceback."""
     spec = ChildSpec(name="it", argv=("/nowhere/at/all",), log_path=tmp_path / "it.log")
