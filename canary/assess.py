@@ -139,11 +139,17 @@ def _missing(release: Release, reports: Mapping[str, Mapping[str, Any] | None]) 
         elif report.get("verdict") != "pass":
             why = ", ".join(str(reason) for reason in report.get("reasons", ())) or "no reason given"
             yield f"the {kind} report of candidate {short} says {report.get('verdict')} ({why}): `{MENDS[kind]}` again"
-        elif kind == "load" and (what := _mismatch(release, report)):
-            yield f"the load report of candidate {short} {what}: `{MENDS[kind]}` again"
+        elif what := _MISMATCHES[kind](release, report):
+            yield f"the {kind} report of candidate {short} {what}: `{MENDS[kind]}` again"
 
 
-def _mismatch(release: Release, load: Mapping[str, Any]) -> str:
+def _other_eval(release: Release, report: Mapping[str, Any]) -> str:
+    """Say why an evaluation does not compare this release's arms, "" if it does."""
+    known = report.get("baseline_digest", release.baseline.digest)
+    return "" if known == release.baseline.digest else "is against another baseline than this release's"
+
+
+def _other_load(release: Release, load: Mapping[str, Any]) -> str:
     """Say why a load report does not compare this release's arms, "" if it does."""
     arms = load.get("arms", {})
     for arm, endpoint in ((Arm.BASELINE, release.baseline), (Arm.CANDIDATE, release.candidate)):
@@ -152,6 +158,9 @@ def _mismatch(release: Release, load: Mapping[str, Any]) -> str:
         if arms[arm].get("digest", endpoint.digest) != endpoint.digest:
             return f"is against another {arm} than this release's"
     return ""
+
+
+_MISMATCHES = {"load": _other_load, "eval": _other_eval}
 
 
 def _unready(release: Release, engines: Engines) -> Iterator[str]:

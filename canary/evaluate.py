@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canary.card import EvalGate
+from canary.core.arms import Endpoint
 from canary.errors import Usage
 from canary.spec import Spec
 
@@ -202,19 +203,21 @@ def _numbers(result: SliceResult) -> str:
 
 def report(
     model: str,
-    digest: str,
+    arms: tuple[Endpoint, Endpoint],
     created_ms: int,
     scores: Mapping[str, tuple[Sequence[PassageScore], Sequence[PassageScore]]],
     thresholds: Thresholds,
 ) -> dict[str, Any]:
-    """Write the evaluation report (JSON) from each slice's (baseline, candidate) scores."""
+    """Write the evaluation report (JSON) from the arms, and each slice's scores: (baseline, candidate) both."""
+    baseline, candidate = arms
     slices = {name: compare(*pair) for name, pair in scores.items()}
     comparable = all(same_tokens(*pair) for pair in scores.values())
     verdict, reasons = judge(slices, thresholds, comparable=comparable)
     return {
         "kind": "eval",
         "model": model,
-        "digest": digest,
+        "digest": candidate.digest,
+        "baseline_digest": baseline.digest,
         "created_ms": created_ms,
         "passages": sum(result.passages for result in slices.values()),
         "slices": {name: asdict(result) for name, result in slices.items()},

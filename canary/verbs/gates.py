@@ -64,11 +64,11 @@ def _evaluate(path: Path, client: Client, model: str | None) -> dict[str, Any]:
 
     spec = read_spec(path)
     name = model or spec.model
-    baseline, candidate = arms(client.material(name), name)
+    pair = arms(client.material(name), name)
     demand = evaluation.demand(spec)
     passages = {part: evaluation.read_passages(file, demand.passages) for part, file in demand.files.items()}
-    scores = asyncio.run(examine(baseline, candidate, passages))
-    return evaluation.report(name, candidate.digest, round(time.time() * 1000), scores, demand.thresholds)
+    scores = asyncio.run(examine(*pair, passages))
+    return evaluation.report(name, pair, round(time.time() * 1000), scores, demand.thresholds)
 
 
 def arms(material: dict[str, Any], model: str) -> tuple[Endpoint, Endpoint]:

@@ -331,3 +331,18 @@ async def test_an_end_is_acknowledged_once_whatever_moves_later(world: World) ->
     assert [entry["what"] for entry in await world.store.audit("m")].count("acknowledged") == 1
     assert (await status(world.store, "m", world.now))["rollback"] == told
     assert build(await material(world.store, "m", world.now), 0).rollback.acknowledged_ms is not None
+
+
+async def test_an_evaluation_against_another_baseline_opens_no_gate(world: World) -> None:
+    """What the candidate gained over one baseline says nothing about another."""
+    await world.engines()
+    await world.start(changed("shadow: {percent", "  eval: {passages: 20}\nshadow: {percent"))
+    await world.step()
+    await world.store.put_report("m", "load", "d-new", LOAD)
+    found = {"kind": "eval", "verdict": "pass", "baseline_digest": "d-older"}
+    await world.store.put_report("m", "eval", "d-new", found)
+    held = await world.step()
+    assert held.phase is Phase.PREFLIGHT
+    assert "the eval report of candidate d-new is against another baseline" in held.held
+    await world.store.put_report("m", "eval", "d-new", {**found, "baseline_digest": "d-base"})
+    assert (await world.step()).phase is Phase.SHADOW

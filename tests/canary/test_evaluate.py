@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canary.core.arms import Endpoint
 from canary.errors import Usage
 from canary.evaluate import (
     MIN_PASSAGES,
@@ -21,6 +22,11 @@ from canary.evaluate import (
     read_passages,
     report,
     summarize,
+)
+
+ARMS = (
+    Endpoint("base", "base", ("http://127.0.0.1:1",), "sha256:a"),
+    Endpoint("new", "new", ("http://127.0.0.1:2",), "sha256:b"),
 )
 
 
@@ -90,7 +96,7 @@ def test_the_verdict_needs_the_gain_proved_and_the_loss_ruled_out(domain, genera
 def test_different_tokenizers_are_not_compared():
     """Next-token accuracies of different tokens say nothing about each other: invalid, not fail."""
     pair = (scores(0.3, tokens=40), scores(0.9, tokens=20))
-    found = report("m", "sha256:b", 1, {"domain": pair}, Thresholds({}, None))
+    found = report("m", ARMS, 1, {"domain": pair}, Thresholds({}, None))
     assert found["verdict"] == "invalid"
     assert "tokenize differently" in found["reasons"][0]
 
@@ -98,8 +104,9 @@ def test_different_tokenizers_are_not_compared():
 def test_the_report_is_plain_json_with_both_arms_by_slice():
     """What is kept in the store can be read back as it was."""
     pairs = {"domain": (scores(0.3), scores(0.4, seed=2)), "general": (scores(0.3), scores(0.3, seed=3))}
-    found = report("m", "sha256:b", 1, pairs, Thresholds({"domain": 0.03}, 0.05))
+    found = report("m", ARMS, 1, pairs, Thresholds({"domain": 0.03}, 0.05))
     assert json.loads(json.dumps(found)) == found
+    assert (found["digest"], found["baseline_digest"]) == ("sha256:b", "sha256:a")
     assert found["verdict"] == "pass"
     assert found["slices"]["domain"]["candidate"].keys() == {"accuracy", "perplexity"}
     assert found["thresholds"] == {"min_gain": {"domain": 0.03}, "max_general_loss": 0.05}
