@@ -90,6 +90,21 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirrored:
+    """What the shadow saw of one slice: pairs, and how far answers agreed, 0..1 (mean; None without any).
+
+    `floor` is the baseline asked twice: what agreement looks like when nothing changed.
+    """
+
+    slice: str
+    pairs: int
+    agreement: float | None
+    compared: int
+    floor: float | None
+    repeated: int
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Everything the report says."""
 
@@ -109,6 +124,7 @@ class Comparison:
     rollback: Rollback | None
     budget: Budget
     counts: tuple[Count, ...]
+    shadow: tuple[Mirrored, ...]
     digests: Mapping[str, str]
     card: JSON
     sources: tuple[tuple[str, str], ...]

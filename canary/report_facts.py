@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
-from canary.core.tally import parse
+from canary.core.tally import Tally, parse
 from canary.place import place, real
 from canary.report import (
     JSON,
     Budget,
     Comparison,
     Count,
+    Mirrored,
     Moment,
     Rollback,
     Threshold,
@@ -52,6 +53,7 @@ def build(material: JSON, made_ms: float, card: JSON | None = None) -> Compariso
         rollback=_rollback(state, material.get("audit") or ()),
         budget=budget,
         counts=counts,
+        shadow=_shadow(material.get("tallies")),
         digests=_digests(state),
         card=decision,
         sources=_sources(state, digest, load, evaluation),
@@ -165,6 +167,26 @@ def _counts(fields: Any) -> tuple[Count, ...]:
             old.tokens + tally.count("prompt_tokens", "completion_tokens"),
         )
     return tuple(sums.values())
+
+
+def _shadow(fields: Any) -> tuple[Mirrored, ...]:
+    """Sum each slice's shadow over the stages; slices without a pair are left out."""
+    found: dict[str, Tally] = {}
+    for (_stage, _arm, slice_), tally in parse(_mapping(fields)).items():
+        found[slice_] = found.get(slice_, Tally()) + tally
+    mirrored = (_mirrored(slice_, tally) for slice_, tally in sorted(found.items()))
+    return tuple(one for one in mirrored if one.pairs or one.compared)
+
+
+def _mirrored(slice_: str, tally: Tally) -> Mirrored:
+    pairs = sum(tally.histogram("pair").values())
+    return Mirrored(slice_, pairs, *_mean(tally.histogram("agree")), *_mean(tally.histogram("floor")))
+
+
+def _mean(percents: Mapping[int, int]) -> tuple[float | None, int]:
+    """Return the mean of a histogram of percents as a share, and its count."""
+    n = sum(percents.values())
+    return (sum(percent * times for percent, times in percents.items()) / n / 100 if n else None), n
 
 
 def _digests(state: JSON) -> Mapping[str, str]:

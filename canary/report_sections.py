@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from canary import figures
-from canary.report import ARMS, Comparison, Moment, Threshold
+from canary.report import ARMS, Comparison, Mirrored, Moment, Threshold
 
 MET = {True: "met", False: "missed", None: "not measured"}
 
@@ -38,6 +38,7 @@ def sections(facts: Comparison) -> tuple[Section, ...]:
         _thresholds(facts.thresholds),
         _rollback(facts),
         _guards(facts),
+        _shadow(facts.shadow),
         _load(facts),
         _evaluation(facts),
         _timeline(facts.timeline),
@@ -99,6 +100,25 @@ def _guard(guard: Mapping[str, Any]) -> tuple[str, ...]:
         str(guard.get("reason") or ""),
     )
 
+
+def _shadow(slices: Iterable[Mirrored]) -> Section | None:
+    rows = tuple(
+        (
+            one.slice or "all",
+            figures.number(one.pairs),
+            f"{figures.share(one.agreement)} of {one.compared}",
+            f"{figures.share(one.floor)} of {one.repeated}",
+        )
+        for one in slices
+    )
+    head = ("slice", "pairs scored", "answers agree, mean", "floor: the baseline asked twice")
+    return Section("Shadow", (SHADOW_NOTE,), tables=(Table(head, rows),)) if rows else None
+
+
+SHADOW_NOTE = (
+    "Mirrored answers, character n-grams compared. Agreement says whether behaviour changed, not whether it is better: "
+    "that is shadow_quality's question, above."
+)
 
 QUANTILES = ("p50", "p95", "p99")
 LATENCIES = (("time to first token", "ttft"), ("time per output token", "tpot"), ("end to end", "e2e"))

@@ -142,6 +142,24 @@ def test_counts_add_the_slices_of_a_stage():
     assert (candidate.assigned, candidate.done, candidate.failed, candidate.tokens) == (10, 14, 1, 96)
 
 
+def test_the_shadow_is_told_by_slice_beside_its_floor():
+    """Agreement means little without what the baseline agrees with itself; stages add up."""
+    material = materials.promoted()
+    material["tallies"] = {
+        "0|candidate|domain|pair.30": "3",
+        "1|candidate|domain|pair.-10": "1",
+        "0|candidate|domain|agree.20": "1",
+        "1|candidate|domain|agree.60": "3",
+        "1|baseline|domain|floor.90": "2",
+        "1|candidate|general|done": "9",
+    }
+    facts = build(material, NOW)
+    assert [(one.slice, one.pairs, one.agreement, one.compared) for one in facts.shadow] == [("domain", 4, 0.5, 4)]
+    assert (facts.shadow[0].floor, facts.shadow[0].repeated) == (0.9, 2)
+    assert "| domain | 4 | 50 % of 4 | 90 % of 2 |" in report_pages.markdown(facts)
+    assert "Shadow" not in report_pages.markdown(build(materials.promoted(), NOW))
+
+
 def test_the_page_runs_and_loads_nothing():
     """No script, no link, no resource: one file that needs only itself."""
     page = report_pages.html(build(materials.promoted(), NOW))
