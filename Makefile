@@ -21,7 +21,7 @@ $(UV): deploy/uv.txt
 
 setup: .venv/.ready ## The project's own environment
 
-engines: setup ## The engines' environment: real vLLM (on CPU where there is no accelerator)
+engines: setup ## The engines' environment: real vLLM, built for CPUs
 	@$(RUN)linnet engines install
 
 models: engines ## The demo's models: trained, adapted, quantized, cached
