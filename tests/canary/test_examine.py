@@ -22,8 +22,8 @@ def endpoint(engine, *more: str) -> Endpoint:
 async def test_both_arms_are_scored_passage_by_passage(simulated):
     """A better predictor shows a higher accuracy and a lower perplexity, with a proved difference."""
     base, better = simulated(model="base", accuracy=0.2), simulated(model="better", accuracy=0.6)
-    scores = await examine(endpoint(base), endpoint(better), PASSAGES)
-    found = report("m", "sha256:better", 1, scores, Thresholds({"domain": 0.1}, None))
+    arms = endpoint(base), endpoint(better)
+    found = report("m", arms, 1, await examine(*arms, PASSAGES), Thresholds({"domain": 0.1}, None))
     assert found["verdict"] == "pass"
     assert found["slices"]["domain"]["baseline"]["accuracy"] == pytest.approx(0.2, abs=0.1)
     assert found["slices"]["domain"]["candidate"]["accuracy"] == pytest.approx(0.6, abs=0.1)
