@@ -71,6 +71,9 @@ linnet is up. Ctrl-C ends it; state and logs stay in {settings.state}.
 
   linnet start {file} --reason "try it"
   linnet loadtest {file}
+  linnet eval {file}
+  python -m loadtest.traffic --gateway {settings.gateway_url} --model {settings.model} \\
+      --workload {settings.state}/models/prompts.jsonl --rate 10 --max-tokens 24     # users, until Ctrl-C
   linnet watch
 """
 

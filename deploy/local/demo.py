@@ -30,6 +30,9 @@ ENDS = frozenset({"promoted", "rolled_back", "aborted", "superseded"})
 PATIENCE_S = 300.0
 """A release of the demo that has not ended by then is stuck."""
 
+DONE = "demo.done"
+"""Marks the state of a demo that came to its end; without it, the next one goes on where it was."""
+
 RATE = 10.0  # requests a second: a few tenths of what two engines on two cores can answer
 
 
@@ -72,8 +75,7 @@ def run_demo(settings: LocalSettings, say: Say) -> int:
     models = prepare(settings, "vllm", say)
     if not new:  # making them has shown the table already
         say(f"\n== the models, on held-out text\n{table_of(read_summary(models)['table'])}")
-    put_aside(settings, say)
-    seen = asyncio.run(until_told(_play(settings, models, say)))
+    seen = asyncio.run(until_told(_play(fresh_state(settings), models, say)))
     for report in seen.reports:
         say(f"report: {report}")
     for fault in seen.faults:
@@ -83,17 +85,14 @@ def run_demo(settings: LocalSettings, say: Say) -> int:
     return 0 if not seen.faults else 1
 
 
-def put_aside(settings: LocalSettings, say: Say) -> None:
-    """Begin with an empty store if the last demo came to its end; an interrupted one goes on where it was."""
-    done = settings.state / "demo.done"
-    if done.exists():
-        previous = settings.state / "previous"
+def fresh_state(settings: LocalSettings) -> LocalSettings:
+    """Give the demo a state folder of its own: a new one after a demo that came to its end, else the same again."""
+    state = settings.state / "demo"
+    if (state / DONE).exists():
+        previous = settings.state / "demo.previous"
         shutil.rmtree(previous, ignore_errors=True)
-        previous.mkdir(parents=True)
-        for name in ("store", "logs", "reports", "demo.done", "splits.json", "traffic.jsonl"):
-            if (settings.state / name).exists():
-                shutil.move(settings.state / name, previous / name)
-        say(f"the last demo's state is in {previous}")
+        state.rename(previous)
+    return settings.model_copy(update={"state": state})
 
 
 async def _play(settings: LocalSettings, models: Path, say: Say) -> Seen:
@@ -109,7 +108,7 @@ async def _play(settings: LocalSettings, models: Path, say: Say) -> Seen:
             await stage.replace(BASE, CRAMPED)
             await stage.play(BAD)
         stage.count_answers()
-    (settings.state / "demo.done").touch()
+    (settings.state / DONE).touch()
     return seen
 
 
@@ -148,7 +147,7 @@ class Stage:
 
     async def _let_users_come(self) -> None:
         """Send held-out prompts at a steady rate through the gateway."""
-        workload = self._settings.state / "models" / "prompts.jsonl"
+        workload = models_dir(self._settings.cache) / "prompts.jsonl"
         argv = (
             *(sys.executable, "-m", "loadtest.traffic", "--gateway", self._settings.gateway_url),
             *("--model", self._settings.model, "--workload", str(workload), "--rate", str(RATE)),
