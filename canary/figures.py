@@ -112,11 +112,22 @@ def guard_interval(finding: Mapping[str, Any]) -> str:
 
 
 def progress(finding: Mapping[str, Any]) -> float | None:
-    """How far a finding's evidence has come towards its threshold, 0..1; None without both."""
+    """How far a finding has come towards a breach, 0..1: evidence over its threshold; None without both.
+
+    A breach takes an estimate beyond the margin too, so a difference that is proved but allowed is no way towards one.
+    """
     evidence, threshold = finding.get("evidence"), finding.get("threshold")
     if evidence is None or not threshold:
         return None
-    return float(min(1.0, max(0.0, evidence / threshold)))
+    return 0.0 if _allowed(finding) else float(min(1.0, max(0.0, evidence / threshold)))
+
+
+def _allowed(finding: Mapping[str, Any]) -> bool:
+    """Tell whether the estimate lies within the margin; of a score, less is worse, and its margin is below zero."""
+    estimate, margin = finding.get("estimate"), finding.get("margin")
+    if estimate is None or margin is None:
+        return False
+    return bool(estimate >= margin if margin < 0 else estimate <= margin)
 
 
 EVALUATION_HEAD = (

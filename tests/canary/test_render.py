@@ -77,6 +77,15 @@ def test_progress_is_the_evidence_over_its_threshold(evidence, threshold, part):
     assert figures.progress({"evidence": evidence, "threshold": threshold}) == part
 
 
+@pytest.mark.parametrize(
+    ("estimate", "margin", "part"), [(1.3, 1.5, 0.0), (1.6, 1.5, 1.0), (0.01, -0.02, 0.0), (-0.03, -0.02, 1.0)]
+)
+def test_a_difference_that_is_allowed_is_no_way_towards_a_breach(estimate, margin, part):
+    """Proved to differ, and within the margin: nobody has to fear anything."""
+    finding = {"evidence": 9.0, "threshold": 6.0, "estimate": estimate, "margin": margin}
+    assert figures.progress(finding) == part
+
+
 def test_a_milestone_changes_with_a_verdict_and_not_with_a_number():
     """Watching in a pipe prints when something happened, not each second."""
     moved = {**STATE, "guardrails": [{**STATE["guardrails"][0], "evidence": 1.0}, *STATE["guardrails"][1:]]}
