@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from gateway.access import check_bind
+from gateway.door.access import check_bind
 from gateway.errors import SettingsError
 from gateway.routes.ops import metrics_router
 from gateway.settings import Settings, load

@@ -12,19 +12,19 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from canary.store import Store, StoreError
-from gateway.choice import REQUEST_ID, request_id_from
-from gateway.client import Message, Receive, Scope, Send
+from gateway.door.client import Message, Receive, Scope, Send
 from gateway.errors import ApiError, not_found
-from gateway.evidence import Evidence
-from gateway.exchange import Desk
-from gateway.follow import BEAT_S, POLL_S, Follower, forever
-from gateway.metrics import Metrics
-from gateway.pool import Pools
+from gateway.pool.pool import Pools
+from gateway.record.evidence import Evidence
+from gateway.record.metrics import Metrics
+from gateway.record.shadow import Shadow
+from gateway.relay.exchange import Desk
 from gateway.routes.openai import GENERATING, Generate, models_router
 from gateway.routes.ops import Readiness, health_router
 from gateway.settings import Settings
-from gateway.shadow import Shadow
-from gateway.split import SplitFiles, Splits
+from gateway.split.choice import REQUEST_ID, request_id_from
+from gateway.split.follow import BEAT_S, POLL_S, Follower, forever
+from gateway.split.splits import SplitFiles, Splits
 
 _LISTEN_AGAIN_S = 0.2
 _FIRST_LOOK_S = 2.0

@@ -10,12 +10,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from gateway import access, ask
-from gateway.choice import REQUEST_ID, choose, request_id_from
-from gateway.client import Client, Presence, Receive, Scope, Send, read_body
+from gateway.door import access, ask
+from gateway.door.client import Client, Presence, Receive, Scope, Send, read_body
 from gateway.errors import ApiError, no_model
-from gateway.exchange import Desk, Exchange
-from gateway.split import Splits
+from gateway.relay.exchange import Desk, Exchange
+from gateway.split.choice import REQUEST_ID, choose, request_id_from
+from gateway.split.splits import Splits
 
 GENERATING = ("/v1/chat/completions", "/v1/completions")
 _PASSED = (b"traceparent", b"tracestate")

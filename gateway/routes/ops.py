@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.split import Splits
+from gateway.split.splits import Splits
 
 
 @dataclass(slots=True)

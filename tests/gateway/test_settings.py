@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access import is_loopback
+from gateway.door.access import is_loopback
 from gateway.errors import SettingsError
 from gateway.settings import load, read_models
 

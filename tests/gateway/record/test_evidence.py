@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry
 from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
 from canary.store import Store, StoreError
-from gateway.evidence import Evidence
-from gateway.metrics import Metrics
-from gateway.split import SplitFiles, Splits
+from gateway.record.evidence import Evidence
+from gateway.record.metrics import Metrics
+from gateway.split.splits import SplitFiles, Splits
 from tests.gateway.conftest import acknowledged
 from tests.gateway.rig import MODEL, House, Sim, publish, until
-from tests.gateway.test_split import BASE, CAND
+from tests.gateway.split.test_splits import BASE, CAND
 
 LIVE = Split("m", 5, BASE, CAND, release="r", attempt=1, stage=2, percent=50)
 OK = Outcome(Arm.BASELINE, Result.OK, stage=2, e2e=1.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from canary.core.arms import Arm, Endpoint
 from canary.core.outcome import Outcome, Result
-from gateway.naming import PublicName
+from gateway.relay.naming import PublicName
 from serving.cost import Price
 from serving.sse import FrameSplitter
 from serving.wire import DONE, AnswerReader, FrameKind, Usage, WholeAnswer, error_event, readable

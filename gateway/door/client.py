@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from gateway.choice import Choice
 from gateway.errors import ApiError
+from gateway.split.choice import Choice
 from serving.wire import DONE, error_event
 
 Message = MutableMapping[str, Any]

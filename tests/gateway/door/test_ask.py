@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.ask import read
+from gateway.door.ask import read
 from gateway.errors import ApiError
 
 values = st.recursive(

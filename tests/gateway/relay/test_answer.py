@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.naming import PublicName
-from gateway.relay import StreamedAnswer
+from gateway.relay.answer import StreamedAnswer
+from gateway.relay.naming import PublicName
 from serving.wire import DONE
 
 SAME = PublicName("m", "m")

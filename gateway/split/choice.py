@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from canary.core.arms import Arm, Endpoint, Split
 from canary.core.assignment import assign
-from gateway.access import Caller, Scope
-from gateway.ask import Ask
+from gateway.door.access import Caller, Scope
+from gateway.door.ask import Ask
 from gateway.errors import ApiError
-from gateway.split import Route
+from gateway.split.splits import Route
 
 ARM = b"x-linnet-arm"
 SESSION = b"x-linnet-session"

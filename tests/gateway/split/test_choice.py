@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canary.core.arms import Arm
-from gateway.access import Caller, Scope, identify
-from gateway.ask import Ask, read
-from gateway.choice import choose, request_id_from, unit
+from gateway.door.access import Caller, Scope, identify
+from gateway.door.ask import Ask, read
 from gateway.errors import ApiError
-from gateway.split import Route
-from tests.gateway.test_split import LIVE
+from gateway.split.choice import choose, request_id_from, unit
+from gateway.split.splits import Route
+from tests.gateway.split.test_splits import LIVE
 
 KEY = identify(b"Bearer secret")
 NOBODY = identify(None)

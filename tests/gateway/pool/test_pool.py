@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import BadAnswerError, ConnectError, LateError, LostError
-from gateway.pool import Head, Pools
+from gateway.pool.connection import Patience, Reply
+from gateway.pool.pool import Head, Pools
 from gateway.settings import Limits
-from gateway.upstream import Patience, Reply
 from tests.gateway.rig import until
 
 PATIENCE = Patience(1, 1, 5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from canary.core.arms import Endpoint, Split
 from canary.store import Store
-from gateway.split import SplitFiles, Splits
+from gateway.split.splits import SplitFiles, Splits
 from tests.gateway.conftest import acknowledged
 from tests.gateway.rig import LIMITS, MODEL, House, Sim, gateway, publish, until
 

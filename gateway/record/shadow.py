@@ -17,14 +17,14 @@ from typing import Any
 
 from canary.core.arms import Arm, Endpoint, Split
 from canary.scorers import SCORERS
-from gateway.ask import Ask
+from gateway.door.ask import Ask
 from gateway.errors import BadAnswerError, UpstreamError
-from gateway.evidence import Evidence
-from gateway.metrics import Metrics
-from gateway.pool import Head, Pools
+from gateway.pool.connection import Patience
+from gateway.pool.pool import Head, Pools
+from gateway.record.evidence import Evidence
+from gateway.record.metrics import Metrics
 from gateway.settings import Limits
-from gateway.split import Splits
-from gateway.upstream import Patience
+from gateway.split.splits import Splits
 from serving.errors import ServingError
 from serving.wire import WholeAnswer, read_whole, teacher_forced
 

@@ -10,8 +10,8 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 from gateway.errors import ConnectError, LostError, UpstreamError
+from gateway.pool.connection import Connection, Patience, Reply
 from gateway.settings import Limits
-from gateway.upstream import Connection, Patience, Reply
 
 _RESTS_S = 1.0  # a replica that could not be reached is asked last for this long
 

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 
 from canary.core.arms import Split
 from canary.store import Store, StoreError
-from gateway.metrics import Metrics
-from gateway.split import Splits
+from gateway.record.metrics import Metrics
+from gateway.split.splits import Splits
 
 _LOG = logging.getLogger("linnet.gateway")
 POLL_S = 1.0

@@ -8,11 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from canary.store import Store, StoreError
-from gateway.follow import Follower, forever
-from gateway.metrics import Metrics
-from gateway.split import SplitFiles, Splits
+from gateway.record.metrics import Metrics
+from gateway.split.follow import Follower, forever
+from gateway.split.splits import SplitFiles, Splits
 from tests.gateway.rig import publish
-from tests.gateway.test_split import LIVE
+from tests.gateway.split.test_splits import LIVE
 
 
 async def test_a_damaged_split_stops_no_other(store: Store, tmp_path: Path):

@@ -13,8 +13,8 @@ from canary.core.outcome import FAILURES, Outcome, Result
 from canary.core.tally import Ledger
 from canary.core.tripwire import Tripwire
 from canary.store import Batch, Store, Trip
-from gateway.metrics import Metrics
-from gateway.split import Splits
+from gateway.record.metrics import Metrics
+from gateway.split.splits import Splits
 
 _LOG = logging.getLogger("linnet.gateway")
 FLUSH_S = 0.25

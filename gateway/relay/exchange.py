@@ -14,18 +14,18 @@ from time import monotonic
 from canary.core.arms import Arm
 from canary.core.assignment import mirrored
 from canary.core.outcome import Outcome, Result
-from gateway.ask import Ask
-from gateway.choice import Choice
-from gateway.client import Client, Header
+from gateway.door.ask import Ask
+from gateway.door.client import Client, Header
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError, of_upstream
-from gateway.evidence import Evidence
-from gateway.metrics import Metrics
-from gateway.naming import PublicName
-from gateway.pool import Head, Pools
-from gateway.relay import Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole
+from gateway.pool.connection import Patience, Reply
+from gateway.pool.pool import Head, Pools
+from gateway.record.evidence import Evidence
+from gateway.record.metrics import Metrics
+from gateway.record.shadow import Mirror, Shadow
+from gateway.relay.answer import Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole
+from gateway.relay.naming import PublicName
 from gateway.settings import Limits
-from gateway.shadow import Mirror, Shadow
-from gateway.upstream import Patience, Reply
+from gateway.split.choice import Choice
 from serving.wire import read_whole
 
 _KEPT_TEXT = 32_000  # characters of an answer that a shadow compares

@@ -1,0 +1,1 @@
+"""One request's story, and the answer on its way through."""
