@@ -1,0 +1,45 @@
+"""The proxied routes: what reaches an engine, and in which form it answers. Whatever is not listed here does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Form(StrEnum):
+    """The shape of a request and its answer."""
+
+    CHAT = "chat"  # messages in; whole, or a stream that ends with [DONE]
+    COMPLETION = "completion"  # a prompt in; answers like CHAT
+    RESPONSES = "responses"  # input in; whole, or typed events without [DONE]
+    PLAIN = "plain"  # JSON in, JSON out
+    UPLOAD = "upload"  # multipart in
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path, the same at the gateway and at the engine. `evidence`: its answers say something about an arm."""
+
+    path: str
+    form: Form
+    evidence: bool = True
+
+
+_ROUTES = (
+    Route("/v1/chat/completions", Form.CHAT),
+    Route("/v1/completions", Form.COMPLETION),
+    Route("/v1/responses", Form.RESPONSES),
+    Route("/v1/embeddings", Form.PLAIN),
+    Route("/rerank", Form.PLAIN),
+    Route("/v1/rerank", Form.PLAIN),
+    Route("/score", Form.PLAIN),
+    Route("/v1/score", Form.PLAIN),
+    # The tokenizer is not the model: how it answers is no evidence.
+    Route("/tokenize", Form.PLAIN, evidence=False),
+    Route("/detokenize", Form.PLAIN, evidence=False),
+    Route("/v1/audio/transcriptions", Form.UPLOAD),
+    Route("/v1/audio/translations", Form.UPLOAD),
+)
+
+PROXIED: Mapping[bytes, Route] = {route.path.encode(): route for route in _ROUTES}
