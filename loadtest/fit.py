@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from loadtest.records import Record
-from serving.cost import CostError, Price, Sample, fit
+from serving.cost import CostError, Price
+from serving.fit import Sample, fit
 
 
 def price(records: Iterable[Record], usd_per_hour: float, seconds: float) -> Price | None:
-    """Fit the price of the good answers of a run (see serving.cost.fit); None where nothing can be fitted.
+    """Fit the price of the good answers of a run (see serving.fit); None where nothing can be fitted.
 
     Lateness of the client is not the engine's work, so the time charged starts when the request was sent. `seconds` is
     the time the records ended in.
