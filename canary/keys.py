@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 ROOT = "linnet:"
+SPLIT = ":split"  # what follows a model's name in the key of its split
 MODELS = "linnet:models"  # set of public model names
 SPLITS = "linnet:splits"  # pub/sub channel: a split's JSON, published by the script that writes it
 WORKERS = "linnet:workers"  # zset worker -> unix_ms of its last heartbeat
@@ -22,7 +23,7 @@ def release(model: str) -> str:
 
 def split(model: str) -> str:
     """Return the key of what workers route by (JSON)."""
-    return f"{ROOT}{model}:split"
+    return f"{ROOT}{model}{SPLIT}"
 
 
 def acks(model: str) -> str:

@@ -23,6 +23,23 @@ end
 return 1
 """
 
+# KEYS: the set of models. ARGV: the digest known ('' for none), then what stands before and behind a model's name in
+# the key of its split. Returns the digest of all splits and, if it is another one, their texts: a flat JSON list of
+# (model, text), '' for a model without a split. A thousand unchanged splits cost one round trip and forty bytes.
+SPLITS = """
+local models = redis.call('SMEMBERS', KEYS[1])
+table.sort(models)
+local found = {}
+for _, model in ipairs(models) do
+  found[#found + 1] = model
+  found[#found + 1] = redis.call('GET', ARGV[2] .. model .. ARGV[3]) or ''
+end
+local text = #found > 0 and cjson.encode(found) or '[]'
+local digest = redis.sha1hex(text)
+if digest == ARGV[1] then return {digest, ''} end
+return {digest, text}
+"""
+
 # KEYS: leader, token. ARGV: id, the token held ('' for none), lease in ms. Returns the token, 0 when another leads.
 LEAD = """
 local holder = redis.call('GET', KEYS[1])
@@ -81,4 +98,14 @@ if ARGV[4] ~= '' then
   redis.call('PUBLISH', ARGV[5], ARGV[4])
 end
 return {'ok', ''}
+"""
+
+# KEYS: api keys, audit. ARGV: the key's hash, its record as it is now ('' for none), the new record, channel, then the
+# audit entry's fields and values. Returns 0 and writes nothing when the record is another.
+SET_KEY = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('XADD', KEYS[2], '*', unpack(ARGV, 5))
+redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. ARGV[3])
+return 1
 """

@@ -18,7 +18,7 @@ from canary.core.arms import Split
 from canary.link import BOUND, StoreError, bounded, loads, open_redis
 from canary.records import Batch, Change, Committed, Lease, Trip
 
-__all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip"]
+__all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip", "parse_split"]
 
 LIVE_MS = 5_000  # a worker whose heartbeat is older is gone
 _TRIPS_KEPT = 10_000
@@ -55,12 +55,19 @@ class Store:
     async def read_split(self, model: str) -> Split | None:
         """Return what workers route `model` by, None before its first release. Raises StoreError if it is damaged."""
         text = await self._ask(self._redis.get(keys.split(model)))
-        if text is None:
-            return None
-        try:
-            return Split.from_json(text)
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{keys.split(model)}: not a split ({error}); start the release again") from error
+        return None if text is None else parse_split(model, text)
+
+    async def split_texts(self, seen: str = "") -> tuple[str, dict[str, str] | None]:
+        """Return a digest of all splits, and each model's split as text ("" before its first release).
+
+        None in place of the texts says that the digest still is `seen`: nothing has changed.
+        """
+        words = [seen, keys.ROOT, keys.SPLIT]
+        digest, text = await self._run(scripts.SPLITS, [keys.MODELS], words)
+        if digest == seen:
+            return digest, None
+        flat = json.loads(text)
+        return digest, dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def splits(self) -> AsyncIterator[Split]:
         """Yield every model's split once subscribed, then each one published. Raises StoreError when the line is lost.
@@ -70,8 +77,9 @@ class Store:
         """
         async with aclosing(self._redis.pubsub()) as channel:
             await self._ask(channel.subscribe(keys.SPLITS))
-            for model in await self.models():
-                split = await self.read_split(model)
+            _, texts = await self.split_texts()
+            for text in (texts or {}).values():
+                split = _legible(text)
                 if split is not None:
                     yield split
             while True:
@@ -83,9 +91,24 @@ class Store:
         """Record that `worker` routes `model` by `generation` since `unix_ms`."""
         await self._ask(self._redis.hset(keys.acks(model), worker, f"{generation}:{unix_ms}"))
 
+    async def acknowledge_all(self, worker: str, generations: Mapping[str, int], unix_ms: int) -> None:
+        """Record many models' generations (by model) in one round trip."""
+        pipe = self._redis.pipeline(transaction=False)
+        for model, generation in generations.items():
+            pipe.hset(keys.acks(model), worker, f"{generation}:{unix_ms}")
+        await self._ask(pipe.execute())
+
     async def heartbeat(self, worker: str, unix_ms: int) -> None:
         """Record that `worker` lives; to be called every 500 ms."""
         await self._ask(self._redis.zadd(keys.WORKERS, {worker: unix_ms}))
+
+    async def leave(self, worker: str, unix_ms: int) -> None:
+        """Record that `worker` has ended: nobody waits for its acknowledgement any more.
+
+        Its last heartbeat is dated back rather than dropped: the number of its last delta must outlive any copy of that
+        delta that is still under way, and goes with everything else of it in `forget_workers`.
+        """
+        await self._ask(self._redis.zadd(keys.WORKERS, {worker: unix_ms - LIVE_MS - 1}))
 
     async def flush(self, worker: str, seq: int, batches: Sequence[Batch]) -> bool:
         """Add a numbered delta to the sums; False, and nothing added, if `seq` was applied before.
@@ -265,12 +288,22 @@ class Store:
         return await self._ask(self._redis.eval(script, len(names), *names, *words))
 
 
+def parse_split(model: str, text: str) -> Split:
+    """Read a split as the store keeps it. Raises StoreError if it is damaged."""
+    try:
+        return Split.from_json(text)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{keys.split(model)}: not a split ({error}); start the release again") from error
+
+
 def _split(message: Mapping[str, Any]) -> Split | None:
     """Read a message of the channel; None for what is no split."""
-    if message.get("type") != "message":
-        return None
+    return _legible(message["data"]) if message.get("type") == "message" else None
+
+
+def _legible(text: str) -> Split | None:
     try:
-        return Split.from_json(message["data"])
+        return Split.from_json(text)
     except (ValueError, KeyError, TypeError):
         return None
 

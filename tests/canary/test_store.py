@@ -63,6 +63,50 @@ async def test_splits_yields_the_present_then_what_is_published(store: Store) ->
     await stream.aclose()
 
 
+async def test_all_splits_come_in_one_answer_and_unchanged_ones_not_at_all(store: Store) -> None:
+    """A thousand models cost a poll one round trip; a model without a split is named with nothing."""
+    assert (await store.split_texts())[1] == {}
+    first, second = Split("m", 1, BASE), Split("n:split", 2, BASE)
+    await store.commit(change(split=first.to_json()))
+    await store.commit(change(split=second.to_json(), model="n:split"))
+    await store.commit(change(model="bare"))
+    digest, texts = await store.split_texts()
+    assert texts == {"bare": "", "m": first.to_json(), "n:split": second.to_json()}
+    assert await store.split_texts(digest) == (digest, None)
+    await store.commit(change('{"generation":1}', '{"generation":2}', split=Split("m", 2, BASE).to_json()))
+    again, texts = await store.split_texts(digest)
+    assert again != digest
+    assert texts is not None
+    assert Split.from_json(texts["m"]).generation == 2
+
+
+async def test_many_generations_are_acknowledged_at_once(store: Store) -> None:
+    """A worker that starts with a thousand models says so in one round trip."""
+    await store.acknowledge_all("w", {"m": 3, "n": 4}, 7)
+    assert (await store.acks("m"), await store.acks("n")) == ({"w": (3, 7)}, {"w": (4, 7)})
+
+
+async def test_a_damaged_split_keeps_no_other_from_being_heard(store: Store) -> None:
+    """The one that cannot be read is left out; the poll tells of it."""
+    await store.commit(change(split="{"))
+    await store.commit(change(split=Split("n", 1, BASE).to_json(), model="n"))
+    stream = store.splits()
+    assert (await anext(stream)).model == "n"
+    await stream.aclose()
+
+
+async def test_nobody_waits_for_a_worker_that_has_left(store: Store) -> None:
+    """It is no worker from that moment, but a copy of its last delta still changes nothing."""
+    batch = Batch("m", "r", 1, {"0|baseline||ok": 1})
+    await store.heartbeat("w", 10_000)
+    assert await store.flush("w", 1, [batch])
+    await store.leave("w", 10_001)
+    assert await store.workers(10_001) == ()
+    assert not await store.flush("w", 1, [batch])
+    await store.forget_workers(10_001)
+    assert not await store._redis.hexists(keys.FLUSHED, "w")
+
+
 async def test_splits_survives_silence_and_ends_with_a_lost_store(valkey: Valkey) -> None:
     """Silence is no loss; a killed server is, within two seconds."""
     store = Store.connect(valkey.url)
