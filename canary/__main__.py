@@ -13,6 +13,7 @@ from contextlib import suppress
 import uvicorn
 
 from canary.api import create_app
+from canary.authority import Authority
 from canary.controller import Controller
 from canary.errors import LinnetError, Usage
 from canary.metrics import Metrics
@@ -34,8 +35,15 @@ async def serve(chosen: Settings) -> None:
         look_seconds=chosen.look_seconds,
         lease_ms=chosen.lease_ms,
     )
+    loopback = chosen.control_host in LOOPBACK
+    if not loopback and not await Authority(store.api_keys()).guarded():
+        raise Usage(
+            f"control plane: {chosen.control_host} is reachable by others and there is no admin key; make one "
+            "(linnet keys create NAME --scope admin), or set LINNET_CONTROL_HOST=127.0.0.1"
+        )
     listener = listen(chosen.control_host, chosen.control_port)
-    config = uvicorn.Config(create_app(store, metrics), log_level="warning", access_log=False, lifespan="off")
+    app = create_app(store, metrics, keys_needed=not loopback)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -59,11 +67,7 @@ async def _until(stop: asyncio.Event, server: uvicorn.Server, listener: socket.s
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind the listener. Raises Usage on an address that is taken, or that others could reach: it has no keys yet."""
-    if host not in LOOPBACK:
-        raise Usage(
-            f"control plane: {host} is reachable by others and there are no keys; set LINNET_CONTROL_HOST=127.0.0.1"
-        )
+    """Bind the listener. Raises Usage on an address that is taken."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)

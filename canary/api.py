@@ -13,8 +13,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from canary.apikeys import KeyLimits, checked
 from canary.assess import MENDS, illegible
+from canary.authority import Authority, Forbidden, Unauthorized
 from canary.commands import Command, execute
+from canary.core.events import Cause
 from canary.errors import Conflict, LinnetError, Refused, SpecError, TimedOut, Unknown, Unreachable, Usage
 from canary.metrics import Metrics
 from canary.status import material, status
@@ -22,12 +25,15 @@ from canary.store import Store, StoreError
 
 Name = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Kind = Annotated[str, PathParam(pattern=r"^(load|eval)$")]
+KeyId = Annotated[str, PathParam(pattern=r"^key_[0-9a-f]{1,64}$")]
 Digest = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9:._+-]{1,200}$")]
 _LARGEST = 1 << 20  # bytes of a body
 
 STATUS: tuple[tuple[type[LinnetError], int], ...] = (
     (SpecError, 422),
     (Usage, 422),
+    (Unauthorized, 401),
+    (Forbidden, 403),
     (Unknown, 404),
     (Conflict, 409),
     (Refused, 409),
@@ -36,13 +42,30 @@ STATUS: tuple[tuple[type[LinnetError], int], ...] = (
 )
 
 
-class Body(BaseModel):
-    """Unknown fields are errors."""
+class Said(BaseModel):
+    """Who says it, and why; unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
     actor: Annotated[str, Field(max_length=200)] = "unknown"
     reason: Annotated[str, Field(max_length=2000)] = ""
+
+    def who(self, request: Request) -> str:
+        """Return the actor, with the key that proves it where keys are needed: a name alone is only a claim."""
+        key_id = request.state.key_id
+        named = " ".join(self.actor.split()) or "unknown"
+        return f"{named} ({key_id})" if key_id else named
+
+    def cause(self, what: str, request: Request, now: float) -> Cause:
+        """Return who, why and when. Raises Usage without a reason."""
+        if not self.reason.strip():
+            raise Usage(f"{what}: no reason given; add --reason TEXT")
+        return Cause(self.who(request), " ".join(self.reason.split()), now)
+
+
+class Body(Said):
+    """What a change of a release may insist on."""
+
     if_generation: int | None = None
     idempotency_key: Annotated[str, Field(max_length=200)] = ""
 
@@ -62,11 +85,24 @@ class ReleaseBody(Body):
     supersede: bool = False
 
 
-def create_app(store: Store, metrics: Metrics, clock: Callable[[], float] = time.time) -> FastAPI:
-    """Wire the listener; `clock` gives Unix seconds."""
+class KeyBody(Said):
+    """A key to be made; no limit is null."""
+
+    name: Annotated[str, Field(max_length=200)]
+    scopes: Annotated[list[str], Field(max_length=10)]
+    rpm: int | None = None
+    tpm: int | None = None
+    usd_per_day: float | None = None
+
+
+def create_app(
+    store: Store, metrics: Metrics, clock: Callable[[], float] = time.time, *, keys_needed: bool = False
+) -> FastAPI:
+    """Wire the listener; `clock` gives Unix seconds. `keys_needed` even if the store knows of no admin's key."""
     app = FastAPI(title="Linnet control plane", docs_url=None, redoc_url=None)
     app.include_router(_reading(store, clock))
     app.include_router(_changing(store, clock))
+    app.include_router(_keys(store, clock))
     app.include_router(_operations(store, metrics))
     app.add_exception_handler(LinnetError, _linnet_error)
     app.add_exception_handler(StoreError, _store_error)
@@ -74,6 +110,7 @@ def create_app(store: Store, metrics: Metrics, clock: Callable[[], float] = time
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
     app.middleware("http")(_bounded)
+    app.middleware("http")(_admitted(Authority(store.api_keys(), needed=keys_needed)))
     return app
 
 
@@ -110,14 +147,16 @@ def _changing(store: Store, clock: Callable[[], float]) -> APIRouter:
     router = APIRouter(prefix="/admin/v1")
 
     @router.post("/models/{model}/commands")
-    async def command(model: Name, body: CommandBody) -> dict[str, Any]:
-        order = Command(body.verb, model, body.actor, body.reason, body.if_generation, body.idempotency_key, body.args)
+    async def command(model: Name, body: CommandBody, request: Request) -> dict[str, Any]:
+        who = body.who(request)
+        order = Command(body.verb, model, who, body.reason, body.if_generation, body.idempotency_key, body.args)
         return await execute(store, order, clock())
 
     @router.post("/releases", status_code=201)
-    async def start(body: ReleaseBody) -> dict[str, Any]:
+    async def start(body: ReleaseBody, request: Request) -> dict[str, Any]:
         args = {"spec": body.spec, "where": body.where, "supersede": body.supersede}
-        order = Command("start", "", body.actor, body.reason, body.if_generation, body.idempotency_key, args)
+        who = body.who(request)
+        order = Command("start", "", who, body.reason, body.if_generation, body.idempotency_key, args)
         return await execute(store, order, clock())
 
     @router.put("/models/{model}/reports/{kind}/{digest}")
@@ -128,6 +167,28 @@ def _changing(store: Store, clock: Callable[[], float]) -> APIRouter:
             raise Usage(f"the load report cannot be read ({what}); make it with `{MENDS[kind]}`")
         await store.put_report(model, kind, digest, report)
         return {"model": model, "kind": kind, "digest": digest}
+
+    return router
+
+
+def _keys(store: Store, clock: Callable[[], float]) -> APIRouter:
+    router = APIRouter(prefix="/admin/v1/keys")
+    api_keys = store.api_keys()
+
+    @router.get("")
+    async def every() -> dict[str, Any]:
+        return {"keys": [key.to_dict() for key in await api_keys.every()]}
+
+    @router.post("", status_code=201)
+    async def create(body: KeyBody, request: Request, response: Response) -> dict[str, Any]:
+        wish = checked(body.name, body.scopes, KeyLimits(body.rpm, body.tpm, body.usd_per_day))
+        key, secret = await api_keys.create(wish, body.cause("keys create", request, clock()))
+        response.headers["cache-control"] = "no-store"
+        return {**key.to_dict(), "secret": secret}
+
+    @router.delete("/{key_id}")
+    async def revoke(key_id: KeyId, body: Said, request: Request) -> dict[str, Any]:
+        return (await api_keys.revoke(key_id, body.cause("keys revoke", request, clock()))).to_dict()
 
     return router
 
@@ -149,6 +210,24 @@ def _operations(store: Store, metrics: Metrics) -> APIRouter:
         return Response(await metrics.render(store), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
+
+
+def _admitted(authority: Authority) -> Callable[[Request, Callable[[Request], Any]], Any]:
+    """Decide before anything of the request is read; by the same path that routes it, never by a URL."""
+
+    async def admit(request: Request, go_on: Callable[[Request], Any]) -> Any:
+        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        try:
+            scope = request.scope
+            key_id = await authority.admit(scope["method"], scope["path"], given[0] if len(given) == 1 else None)
+        except LinnetError as error:
+            return await _linnet_error(request, error)
+        except StoreError as error:
+            return await _store_error(request, error)
+        request.state.key_id = key_id
+        return await go_on(request)
+
+    return admit
 
 
 async def _bounded(request: Request, go_on: Callable[[Request], Any]) -> Any:

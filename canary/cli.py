@@ -38,6 +38,7 @@ VERBS = {
     "retry": "canary.verbs.change:retry",
     "freeze": "canary.verbs.change:freeze",
     "unfreeze": "canary.verbs.change:unfreeze",
+    "keys": "canary.verbs.keys:keys",
     "history": "canary.verbs.look:history",
     "audit": "canary.verbs.look:audit",
     "eval": "canary.verbs.gates:evaluate",

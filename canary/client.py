@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -55,20 +56,32 @@ class Client(Protocol):
     def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
         """Keep a gate's report for one digest."""
 
+    def keys(self) -> list[JSON]:
+        """Return every API key, oldest first; no secret, no hash."""
+
+    def create_key(self, wish: JSON, actor: str, reason: str) -> JSON:
+        """Make a key of `wish` (name, scopes, rpm, tpm, usd_per_day); return it with its `secret`."""
+
+    def revoke_key(self, key_id: str, actor: str, reason: str) -> JSON:
+        """End a key and return it."""
+
 
 def connect(url: str, store: str | None) -> Client:
     """Choose the way: the store if one is named, else the control plane."""
     if store is None:
-        return Http(url)
+        return Http(url, os.environ.get("LINNET_ADMIN_KEY", ""))
     from canary.direct import Direct  # noqa: PLC0415 - redis is slow to import, and most calls go over HTTP
 
     return Direct(store)
 
 
 class Http:
-    """The control plane's admin API."""
+    """The control plane's admin API; `key` is the admin's, "" for none."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "") -> None:
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise Usage("LINNET_ADMIN_KEY: not a key; set what `linnet keys create --scope admin` printed")
+        self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         self._url = url.rstrip("/")
         parts = urlsplit(self._url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -128,6 +141,19 @@ class Http:
         path = f"/admin/v1/models/{quote(model, safe='')}/reports/{quote(kind, safe='')}/{quote(digest, safe='')}"
         self._ask("PUT", path, report)
 
+    def keys(self) -> list[JSON]:
+        """See Client."""
+        found: list[JSON] = self._object("GET", "/admin/v1/keys")["keys"]
+        return found
+
+    def create_key(self, wish: JSON, actor: str, reason: str) -> JSON:
+        """See Client."""
+        return self._object("POST", "/admin/v1/keys", {**wish, "actor": actor, "reason": reason})
+
+    def revoke_key(self, key_id: str, actor: str, reason: str) -> JSON:
+        """See Client."""
+        return self._object("DELETE", f"/admin/v1/keys/{quote(key_id, safe='')}", {"actor": actor, "reason": reason})
+
     def _object(self, method: str, path: str, body: Any = None) -> JSON:
         answer = self._ask(method, path, body)
         if not isinstance(answer, dict):
@@ -147,7 +173,7 @@ class Http:
     def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         connection = self._kind(self._host, self._port, timeout=TIMEOUT_S)
         try:
-            connection.request(method, self._prefix + path, body=body, headers={"Content-Type": "application/json"})
+            connection.request(method, self._prefix + path, body=body, headers=self._headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from canary import commands
 from canary import status as states
+from canary.apikeys import KeyLimits, checked
 from canary.client import JSON, Order
+from canary.core.events import Cause
 from canary.errors import Refused, Unreachable
 from canary.store import Store, StoreError
 
@@ -50,6 +52,22 @@ class Direct:
     def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
         """See Client."""
         self._run(lambda store: store.put_report(model, kind, digest, report))
+
+    def keys(self) -> list[JSON]:
+        """See Client."""
+        return [key.to_dict() for key in self._run(lambda store: store.api_keys().every())]
+
+    def create_key(self, wish: JSON, actor: str, reason: str) -> JSON:
+        """See Client."""
+        limits = KeyLimits(wish["rpm"], wish["tpm"], wish["usd_per_day"])
+        asked, cause = checked(wish["name"], wish["scopes"], limits), Cause(actor, reason, time.time())
+        key, secret = self._run(lambda store: store.api_keys().create(asked, cause))
+        return {**key.to_dict(), "secret": secret}
+
+    def revoke_key(self, key_id: str, actor: str, reason: str) -> JSON:
+        """See Client."""
+        cause = Cause(actor, reason, time.time())
+        return self._run(lambda store: store.api_keys().revoke(key_id, cause)).to_dict()
 
     def _execute(self, model: str, order: Order, args: dict[str, Any]) -> JSON:
         command = commands.Command(

@@ -14,6 +14,8 @@ LEADER = "linnet:leader"  # string "id:token" with a lease
 TOKEN = "linnet:leader:token"  # noqa: S105 - a counter of leases, not a secret
 ENGINES = "linnet:engines"  # hash engine -> JSON
 RESULTS = "linnet:results"  # hash "model|result" -> attempts that ended so
+API_KEYS = "linnet:apikeys"  # hash SHA-256 of a key -> its record (JSON)
+API_KEYS_CHANGED = "linnet:apikeys:changed"  # pub/sub channel: "hash record", by the script that writes it
 
 
 def release(model: str) -> str:
@@ -74,3 +76,13 @@ def acknowledged(model: str) -> str:
 def command(model: str, idempotency_key: str) -> str:
     """Return the key that remembers a command, so that its replay changes nothing."""
     return f"{ROOT}{model}:command:{idempotency_key}"
+
+
+def usage_minute(key_id: str, minute: int) -> str:
+    """Return the key of the hash worker -> "requests tokens" used in one minute (Unix minutes)."""
+    return f"{ROOT}usage:{key_id}:{minute}"
+
+
+def usage_day(key_id: str, day: int) -> str:
+    """Return the key of the hash worker -> USD spent in one UTC day (Unix days)."""
+    return f"{ROOT}usage:{key_id}:d{day}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -63,6 +64,16 @@ async def bounded(call: Awaitable[Any], url: str) -> Any:
             return await call
     except (RedisError, OSError, TimeoutError) as error:
         raise StoreError(trouble(url, error)) from error
+
+
+async def heard(channel: PubSub, url: str) -> dict[str, Any]:
+    """Return the channel's next message. Raises StoreError after two seconds in which pings bring no answer."""
+    for _ in range(4):
+        message = await bounded(channel.get_message(timeout=BOUND / 2), url)
+        if message is not None:
+            return cast("dict[str, Any]", message)
+        await bounded(channel.ping(), url)
+    raise StoreError(f"store {where(url)}: silent for two seconds; is it stopped?")
 
 
 def trouble(url: str, error: BaseException) -> str:

@@ -11,11 +11,11 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 
 from canary import keys, scripts
+from canary.apikeys import ApiKeys
 from canary.core.arms import Split
-from canary.link import BOUND, StoreError, bounded, loads, open_redis
+from canary.link import StoreError, bounded, heard, loads, open_redis
 from canary.records import Batch, Change, Committed, Lease, Trip
 
 __all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip", "parse_split"]
@@ -41,6 +41,10 @@ class Store:
     async def close(self) -> None:
         """Close every connection."""
         await self._redis.aclose()
+
+    def api_keys(self) -> ApiKeys:
+        """Return the API keys, on the same connections."""
+        return ApiKeys(self._redis, self.url)
 
     async def ping(self) -> None:
         """Raise StoreError unless the server answers."""
@@ -83,7 +87,7 @@ class Store:
                 if split is not None:
                     yield split
             while True:
-                split = _split(await self._next(channel))
+                split = _split(await heard(channel, self.url))
                 if split is not None:
                     yield split
 
@@ -267,15 +271,6 @@ class Store:
         fields = [part for pair in audit.items() for part in pair]
         names = [keys.LEADER, keys.acknowledged(model), keys.AUDIT]
         return bool(await self._run(scripts.ACKNOWLEDGED, names, [lease.fence, str(generation), *fields]))
-
-    async def _next(self, channel: PubSub) -> dict[str, Any]:
-        """Return the channel's next message; two seconds in which pings bring no answer are a lost line."""
-        for _ in range(4):
-            message = await self._ask(channel.get_message(timeout=BOUND / 2))
-            if message is not None:
-                return cast("dict[str, Any]", message)
-            await self._ask(channel.ping())
-        raise StoreError(f"store {self.url}: silent for two seconds; is it stopped?")
 
     async def _json(self, key: str) -> dict[str, Any] | None:
         text = await self._ask(self._redis.get(key))

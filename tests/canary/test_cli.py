@@ -64,6 +64,10 @@ CHANGES = ("pause", "resume", "abort", "rollback", "retry", "freeze", "unfreeze"
         (("set-weight", "5%", "--reason", "x", "--url", DEAD), 3, "control plane"),
         (("start", "none.yaml", "--reason", "x"), 2, "none.yaml:1: cannot be read"),
         (("eval", "none.yaml"), 2, "none.yaml:1: cannot be read"),
+        (("keys", "list", "--url", DEAD), 3, "control plane"),
+        (("keys", "create", "app", "--url", DEAD), 2, "add --reason TEXT"),
+        (("keys", "revoke", "key_1", "--url", DEAD), 2, "add --reason TEXT"),
+        (("keys", "creat", "app"), 2, "see `linnet keys"),
         *((((verb, "--reason", "x", "--url", DEAD)), 3, "control plane") for verb in CHANGES),
     ],
 )
@@ -171,10 +175,17 @@ def test_a_verb_may_be_a_function_or_an_application(monkeypatch, kind):
     assert done.output == "hello finch\n"
 
 
-@pytest.mark.parametrize("verb", sorted(cli.VERBS))
-def test_every_verb_explains_itself_and_its_options(verb):
+def commands():
+    """Every command there is: a verb, or a verb of a group, such as "keys create"."""
+    for verb, where in sorted(cli.VERBS.items()):
+        command = cli.command(verb, where)
+        group = getattr(command, "commands", None)
+        yield from ((f"{verb} {name}", one) for name, one in group.items()) if group else ((verb, command),)
+
+
+@pytest.mark.parametrize(("verb", "command"), list(commands()))
+def test_every_verb_explains_itself_and_its_options(verb, command):
     """A sentence of help, --json, and the way to the release; changes also take --reason and --if-generation."""
-    command = cli.command(verb, cli.VERBS[verb])
     options = {name for parameter in command.params for name in parameter.opts}
     assert command.help
     assert "--json" in options
@@ -182,6 +193,8 @@ def test_every_verb_explains_itself_and_its_options(verb):
         assert {"--url", "--store"} <= options
     if verb in {*CHANGES, "set-weight", "start"}:
         assert {"--reason", "--if-generation"} <= options
+    if verb in {"keys create", "keys revoke"}:
+        assert "--reason" in options
 
 
 def test_the_shell_completes_verbs():

@@ -13,6 +13,9 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from canary import keys
+from canary.apikeys import KeyLimits, checked
+from canary.core.events import Cause
 from canary.store import Store
 from tests.canary.specs import SPEC
 from tests.canary.world import LOAD
@@ -121,7 +124,7 @@ async def test_a_bad_environment_is_one_line(valkey_url: str) -> None:
     """The variable is named, or what a store's URL looks like."""
     for more, code, word in (
         ({"LINNET_CONTROL_PORT": "many"}, 2, "LINNET_CONTROL_PORT=many"),
-        ({"LINNET_CONTROL_HOST": "0.0.0.0"}, 2, "reachable by others"),
+        ({"LINNET_CONTROL_HOST": "0.0.0.0"}, 2, "no admin key"),
         ({"LINNET_REDIS_URL": "http://nowhere"}, 3, "redis://HOST"),
     ):
         process = await spawn(valkey_url, 0, **more)
@@ -129,3 +132,23 @@ async def test_a_bad_environment_is_one_line(valkey_url: str) -> None:
         assert process.returncode == code
         assert word in stderr.decode()
         assert stderr.decode().count("\n") == 1
+
+
+async def test_others_are_let_in_with_a_key_only(valkey_url: str) -> None:
+    """An address that is not loopback's own is served once an admin's key is there, and never without one."""
+    store, port = Store.connect(valkey_url), free_port()
+    cause = Cause("ann", "because", time.time())
+    _, admin = await store.api_keys().create(checked("root", ["admin"], KeyLimits()), cause)
+    process = await spawn(valkey_url, port, LINNET_CONTROL_HOST="127.0.0.2")
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.2:{port}") as http:
+        await ready(http)
+        await store._redis.delete(keys.API_KEYS)
+        assert (await http.get("/admin/v1/models")).status_code == 401
+        headers = {"Authorization": f"Bearer {admin}"}
+        assert (await http.get("/admin/v1/models", headers=headers)).status_code == 401
+        await store.api_keys().create(checked("app", ["inference"], KeyLimits()), cause)
+        assert (await http.get("/admin/v1/models")).status_code == 401
+    process.terminate()
+    await process.communicate()
+    assert process.returncode == 0
+    await store.close()
