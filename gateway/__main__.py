@@ -14,14 +14,14 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.door.access import check_bind
 from gateway.errors import SettingsError
+from gateway.record.page import Page
 from gateway.routes.ops import metrics_router
 from gateway.settings import Settings, load
-from gateway.worker import FD, PARENT, Server
+from gateway.worker import FD, METRICS, PARENT, Server
 
 _RESTART_S = 0.5
 _AFTER_DRAIN_S = 3.0
@@ -49,9 +49,9 @@ def bind(name: str, host: str, port: int) -> socket.socket:
 class Workers:
     """The worker processes: each one that dies is replaced until the gateway stops."""
 
-    def __init__(self, listener: socket.socket, metrics: Path, drain_s: float) -> None:
+    def __init__(self, listener: socket.socket, page: Page, drain_s: float) -> None:
         self._fd = listener.fileno()
-        self._metrics = metrics
+        self._page = page
         self._drain_s = drain_s
         self._running: set[asyncio.subprocess.Process] = set()
         self._stopping = False
@@ -65,7 +65,7 @@ class Workers:
                 process.terminate()
             code = await process.wait()
             self._running.discard(process)
-            mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+            self._page.bury(process.pid)
             if not self._stopping:
                 sys.stderr.write(f"gateway: worker {process.pid} ended ({code}); starting another\n")
                 await asyncio.sleep(_RESTART_S)
@@ -85,30 +85,24 @@ class Workers:
         )
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        return {**env, FD: str(self._fd), PARENT: str(os.getpid()), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}
+        return {**env, FD: str(self._fd), PARENT: str(os.getpid()), METRICS: str(self._page.folder)}
 
 
-def ops_server(metrics: Path) -> Server:
+def ops_server(page: Page) -> Server:
     """Return the server of the operations port."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    def page() -> bytes:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=str(metrics))  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
-
-    app.include_router(metrics_router(page))
+    app.include_router(metrics_router(page.render, CONTENT_TYPE_LATEST))
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1)
     return Server(config)
 
 
-async def serve(settings: Settings, listener: socket.socket, ops: socket.socket, metrics: Path) -> None:
+async def serve(settings: Settings, listener: socket.socket, ops: socket.socket, page: Page) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    workers = Workers(listener, metrics, settings.limits.drain_s)
-    server = ops_server(metrics)
+    workers = Workers(listener, page, settings.limits.drain_s)
+    server = ops_server(page)
     async with asyncio.TaskGroup() as group:
         kept = [group.create_task(workers.keep()) for _ in range(settings.workers)]
         group.create_task(server.serve(sockets=[ops]))
@@ -137,7 +131,7 @@ def main() -> int:
     )
     sys.stdout.flush()
     try:
-        asyncio.run(serve(settings, listener, ops, metrics))
+        asyncio.run(serve(settings, listener, ops, Page(metrics)))
     finally:
         shutil.rmtree(metrics, ignore_errors=True)
     return 0

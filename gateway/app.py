@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 
 from canary.store import Store, StoreError
@@ -53,10 +52,10 @@ class Gateway:
             await self._rest(scope, receive, _named(scope, send))
 
 
-def create_app(settings: Settings, worker: str, registry: CollectorRegistry | None = None) -> Gateway:
+def create_app(settings: Settings, worker: str) -> Gateway:
     """Wire one worker. `worker` names one life of a process: a restarted one takes a new name."""
     store = Store.connect(settings.redis_url)
-    metrics = Metrics(registry or CollectorRegistry())
+    metrics = Metrics()
     splits = Splits(settings.models, SplitFiles(settings.state), worker, settings.limits.stale_s)
     evidence = Evidence(store, splits, worker, metrics)
     pools = Pools(settings.limits)
@@ -66,7 +65,7 @@ def create_app(settings: Settings, worker: str, registry: CollectorRegistry | No
     readiness = Readiness()
 
     async def sample() -> None:
-        metrics.connections.set(pools.connections)
+        metrics.connections(pools.connections)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

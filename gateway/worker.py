@@ -10,18 +10,20 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from secrets import token_hex
 
 import uvicorn
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from gateway.app import Gateway, create_app
 from gateway.errors import SettingsError
+from gateway.record.snapshots import Snapshots, file_of
 from gateway.settings import Settings, load
 
 FD = "LINNET_WORKER_FD"
 PARENT = "LINNET_WORKER_PARENT"
+METRICS = "LINNET_WORKER_METRICS"  # the folder of the workers' sums
 _NOT_READY_S = 0.5  # /readyz says no for this long before the port closes
 _PARENT_S = 1.0
 
@@ -63,15 +65,19 @@ def drain(app: Gateway, server: Server) -> None:
 async def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or the end of the parent."""
     worker = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
-    app = create_app(settings, worker, CollectorRegistry())
+    app = create_app(settings, worker)
     server = server_of(app, settings.limits.drain_s)
+    snapshots = Snapshots(app.desk.metrics, file_of(Path(os.environ[METRICS]), os.getpid()))
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, drain, app, server)
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_watch_parent(app, server))
+        keep = group.create_task(snapshots.keep())
         await server.serve(sockets=[listener])
         watch.cancel()
+        keep.cancel()
+    await snapshots.write()
 
 
 async def _watch_parent(app: Gateway, server: Server) -> None:

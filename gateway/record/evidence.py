@@ -111,7 +111,7 @@ class Evidence:
         unix_ms = int(time.time() * 1000)
         trip = Trip(split.model, split.release, split.attempt, split.stage, self._worker, reason, unix_ms)
         self._trips.append(trip)
-        self._metrics.trips.labels(split.model).inc()
+        self._metrics.trip(split.model)
         self._urgent.set()
 
 

@@ -65,7 +65,7 @@ class Shadow:
     def offer(self, mirror: Mirror) -> None:
         """Start a mirror if there is room; never waits."""
         model = mirror.split.model
-        self._metrics.attempted.labels(model).inc()
+        self._metrics.mirror_attempted(model)
         if len(self._running) >= mirror.split.shadow_concurrency:
             self._drop(model, "full")
             return
@@ -95,7 +95,7 @@ class Shadow:
         except Exception:  # noqa: BLE001 - a mirror must never end a worker
             _LOG.exception("shadow of %s failed", model)
             result = "unscored"
-        self._metrics.pairs.labels(model, result).inc()
+        self._metrics.pair(model, result)
 
     def _wanted(self, split: Split) -> bool:
         """Tell whether the attempt is still under way, and its candidate still asked at all."""
@@ -142,7 +142,7 @@ class Shadow:
         kind = "agree" if arm is Arm.CANDIDATE else "floor"
         name = f"{kind}.{round(100 * agreement)}"
         self._evidence.ledger(mirror.split).count(mirror.split.stage, arm.value, mirror.slice, name)
-        self._metrics.agreement.labels(mirror.split.model, kind).observe(agreement)
+        self._metrics.agreement(mirror.split.model, kind, agreement)
 
     async def _answered(self, mirror: Mirror, endpoint: Endpoint) -> WholeAnswer | None:
         """Ask for the same answer, whole; None if none came that is good."""
@@ -202,4 +202,4 @@ class Shadow:
             reply.abort()
 
     def _drop(self, model: str, reason: str) -> None:
-        self._metrics.dropped.labels(model, reason).inc()
+        self._metrics.mirror_dropped(model, reason)

@@ -90,7 +90,7 @@ class Exchange:
 
     async def _fail_over(self) -> None:
         """Let the baseline answer; no evidence for it, because chance did not send this request there."""
-        self._desk.metrics.fail_overs.labels(self._choice.split.model).inc()
+        self._desk.metrics.fail_over(self._choice.split.model)
         self._began = monotonic()
         try:
             await self._try(replace(self._choice, arm=Arm.BASELINE, evidence=False))

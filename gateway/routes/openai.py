@@ -43,12 +43,14 @@ class Generate:
             return
         except ConnectionError:
             return
-        with self._desk.metrics.in_flight.track_inprogress():
-            try:
-                async with Presence(receive, client):
-                    await exchange.run()
-            except asyncio.CancelledError:  # only a shutdown whose limit has passed cancels a request
-                await client.cut(ApiError(503, "the gateway is shutting down; try again", "shutting_down"))
+        self._desk.metrics.in_flight += 1
+        try:
+            async with Presence(receive, client):
+                await exchange.run()
+        except asyncio.CancelledError:  # only a shutdown whose limit has passed cancels a request
+            await client.cut(ApiError(503, "the gateway is shutting down; try again", "shutting_down"))
+        finally:
+            self._desk.metrics.in_flight -= 1
 
     async def _exchange(
         self, path: str, headers: dict[bytes, bytes], receive: Receive, client: Client, request_id: str

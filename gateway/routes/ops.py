@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.split.splits import Splits
 
@@ -36,12 +35,12 @@ def health_router(readiness: Readiness, splits: Splits) -> APIRouter:
     return router
 
 
-def metrics_router(page: Callable[[], bytes]) -> APIRouter:
-    """/metrics of all workers summed."""
+def metrics_router(page: Callable[[], bytes], content_type: str) -> APIRouter:
+    """/metrics of all workers summed; the page is made in a thread."""
     router = APIRouter()
 
     @router.get("/metrics")
     def metrics() -> Response:
-        return Response(page(), media_type=CONTENT_TYPE_LATEST)
+        return Response(page(), media_type=content_type)
 
     return router

@@ -13,7 +13,7 @@ REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 SOURCES = [
     path for room in ("gateway", "serving", "canary", "loadtest", "deploy") for path in (ROOT / room).rglob("*.py")
 ]
-INTERNAL = {"LINNET_WORKER_FD", "LINNET_WORKER_PARENT"}  # between a gateway and its workers
+INTERNAL = {"LINNET_WORKER_FD", "LINNET_WORKER_PARENT", "LINNET_WORKER_METRICS"}  # between a gateway and its workers
 
 
 def found(pattern: str) -> set[str]:

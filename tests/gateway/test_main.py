@@ -17,6 +17,7 @@ import yaml
 
 from canary.store import Store
 from gateway.__main__ import Workers, bind
+from gateway.record.page import Page
 from tests.gateway.rig import MODEL, NOWHERE, Sim, events, until
 
 
@@ -64,8 +65,12 @@ async def test_two_workers_serve_sum_their_metrics_and_drain(tmp_path: Path, bas
             return found if len(found) == 2 else set()
 
         workers = await until(beating, "two workers")
-        page = (await http.get(f"{ops}/metrics")).text
-        assert 'linnet_requests_total{arm="baseline",model="support",outcome="ok"} 8.0' in page
+
+        async def counted() -> str:
+            page = (await http.get(f"{ops}/metrics")).text
+            return page if 'linnet_requests_total{arm="baseline",model="support",outcome="ok"} 8.0' in page else ""
+
+        page = await until(counted, "both workers' sums")
         assert re.search(r'linnet_overhead_seconds_bucket\{le="0.0\d+",model="support"\} 8.0', page)
         assert "linnet_store_up 1.0" in page
         assert (await http.get(f"{url}/metrics")).status_code == 404
@@ -77,6 +82,7 @@ async def test_two_workers_serve_sum_their_metrics_and_drain(tmp_path: Path, bas
             return len(await store._redis.zrange("linnet:workers", 0, -1)) == 3
 
         await until(replaced, "a new worker", seconds=15)
+        assert await counted()  # what the dead one counted stays
 
         async with http.stream("POST", f"{url}/v1/completions", json=asked) as answer:
             pieces = answer.aiter_raw()
@@ -150,7 +156,7 @@ async def test_a_worker_that_starts_amid_the_stop_is_ended_too(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LINNET_REDIS_URL", NOWHERE)
     with bind("a test's port", "127.0.0.1", 0) as listener:
-        workers = Workers(listener, tmp_path, drain_s=30)
+        workers = Workers(listener, Page(tmp_path), drain_s=30)
         async with asyncio.timeout(15), asyncio.TaskGroup() as group:
             keeping = group.create_task(workers.keep())
             await asyncio.sleep(0)  # the worker is being started

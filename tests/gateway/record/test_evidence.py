@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
@@ -25,7 +24,7 @@ def worker(store: Store, folder: Path) -> tuple[Evidence, Splits]:
     """One worker's evidence, with a release under way."""
     known = Splits([], SplitFiles(folder), "w", 60)
     known.offer(LIVE, 0, polled=True)
-    return Evidence(store, known, "w", Metrics(CollectorRegistry())), known
+    return Evidence(store, known, "w", Metrics()), known
 
 
 async def test_a_delta_whose_answer_was_lost_is_not_counted_twice(store: Store, tmp_path: Path):

@@ -9,6 +9,7 @@ from canary.core.arms import Split
 from canary.core.tally import Tally, parse
 from canary.store import Store
 from tests.gateway.conftest import acknowledged
+from tests.gateway.record.sample import sample
 from tests.gateway.rig import MODEL, House, Sim, publish, until
 
 
@@ -16,6 +17,11 @@ from tests.gateway.rig import MODEL, House, Sim, publish, until
 def split(split: Split) -> Split:
     """A release in its shadow phase."""
     return replace(split, percent=0, shadow_percent=100, shadow_concurrency=2, phase="shadow")
+
+
+def unscored(house: House) -> float | None:
+    """How many mirrors made no pair."""
+    return sample(house.app.desk.metrics, "linnet_shadow_pairs_total", model=MODEL, result="unscored")
 
 
 async def sums(store: Store, arm: str = "candidate") -> Tally:
@@ -71,9 +77,9 @@ async def test_what_does_not_fit_is_dropped_and_counted(house: House, cand: Sim,
     assert max(answer.elapsed.total_seconds() for answer in answers) < 0.6
     await pairs(store, 2)
     metrics = house.app.desk.metrics
-    attempted = metrics.attempted.labels(MODEL)._value.get()
-    dropped = metrics.dropped.labels(MODEL, "full")._value.get()
-    scored = metrics.pairs.labels(MODEL, "scored")._value.get()
+    attempted = sample(metrics, "linnet_shadow_attempted_total", model=MODEL)
+    dropped = sample(metrics, "linnet_shadow_dropped_total", model=MODEL, reason="full")
+    scored = sample(metrics, "linnet_shadow_pairs_total", model=MODEL, result="scored")
     assert (attempted, dropped, scored) == (6, 4, 2)
 
 
@@ -83,14 +89,13 @@ async def test_nothing_is_mirrored_that_chance_did_not_send_to_the_baseline(hous
     await publish(store, replace(split, generation=2, percent=100))
     await until(lambda: acknowledged(store, 2), "acknowledgement")
     await house.ask()
-    assert house.app.desk.metrics.attempted.labels(MODEL)._value.get() == 0
+    assert sample(house.app.desk.metrics, "linnet_shadow_attempted_total", model=MODEL) is None
 
 
 async def test_a_prompt_too_short_to_score_blames_nobody(house: House, store: Store):
     """One token has no next one: the baseline has no score either, so there is no pair."""
     await house.http.post("/v1/completions", json={"model": MODEL, "prompt": "The", "max_tokens": 4})
-    unscored = house.app.desk.metrics.pairs.labels(MODEL, "unscored")
-    await until(lambda: unscored._value.get() == 1, "the mirror's end")
+    await until(lambda: unscored(house) == 1, "the mirror's end")
     assert (await sums(store)).count("pairs_failed") == 0
 
 
@@ -102,5 +107,4 @@ async def test_a_candidate_withdrawn_amid_a_mirror_is_not_blamed(house: House, c
     await publish(store, replace(split, generation=2, candidate=None, shadow_percent=0, phase="rolled_back"))
     await until(lambda: acknowledged(store, 2), "acknowledgement")
     cand.kill()
-    unscored = house.app.desk.metrics.pairs.labels(MODEL, "unscored")
-    await until(lambda: unscored._value.get() == 1, "the mirror's end", seconds=3)
+    await until(lambda: unscored(house) == 1, "the mirror's end", seconds=3)

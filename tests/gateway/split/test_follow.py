@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from canary.store import Store, StoreError
 from gateway.record.metrics import Metrics
 from gateway.split.follow import Follower, forever
 from gateway.split.splits import SplitFiles, Splits
+from tests.gateway.record.sample import sample
 from tests.gateway.rig import publish
 from tests.gateway.split.test_splits import LIVE
 
@@ -21,18 +21,18 @@ async def test_a_damaged_split_stops_no_other(store: Store, tmp_path: Path):
     await publish(store, replace(LIVE, model="z"))
     await store._redis.set("linnet:a:split", "{")
     splits = Splits([], SplitFiles(tmp_path), "w", 60)
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics()
     with pytest.raises(StoreError, match="linnet:a:split"):
         await Follower(store, splits, "w", metrics).poll()
     assert list(splits.routes) == ["z"]
     assert (await store.acks("z"))["w"][0] == LIVE.generation
-    assert metrics.store._value.get() == 0
+    assert sample(metrics, "linnet_store_up") == 0
 
 
 async def test_a_store_that_lost_its_memory_hears_the_acknowledgement_again(store: Store, tmp_path: Path):
     """The controller waits for every worker: silence would stall the release."""
     splits = Splits([], SplitFiles(tmp_path), "w", 60)
-    follower = Follower(store, splits, "w", Metrics(CollectorRegistry()))
+    follower = Follower(store, splits, "w", Metrics())
     await publish(store, LIVE)
     await follower.poll()
     models, store.models = store.models, _lost
