@@ -1,11 +1,12 @@
 """The peer: a proxy for two engines on FastAPI and httpx, as everyone writes it first.
 
-`python -m bench.peer URL URL` splits 50/50 and does nothing else: no stickiness, no tallies, no usage, no timeouts of
-its own. The first line on stdout says where it serves.
+`python -m bench.peer [--port P] URL URL` splits 50/50 and does nothing else: no stickiness, no tallies, no usage, no
+timeouts of its own. The first line on stdout says where it serves.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import socket
 import sys
@@ -69,11 +70,15 @@ def create_app(engines: list[str]) -> FastAPI:
 
 
 def main() -> None:
-    """Serve on a free port until SIGTERM."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    """Serve until SIGTERM, on a free port if none is named."""
+    parser = argparse.ArgumentParser(prog="python -m bench.peer")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("urls", nargs="+")
+    told = parser.parse_args()
+    listener = socket.create_server(("127.0.0.1", told.port), backlog=1024)
     sys.stdout.write(f"peer on http://127.0.0.1:{listener.getsockname()[1]}\n")
     sys.stdout.flush()
-    config = uvicorn.Config(create_app(sys.argv[1:]), log_level="warning", access_log=False)
+    config = uvicorn.Config(create_app(told.urls), log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -81,7 +81,7 @@ def rig() -> Iterator[Rig]:
         engines = tuple(_engine(stack, folder, arm) for arm in Arm)
         store_url = _store(stack, folder)
         store = stack.enter_context(Redis.from_url(store_url, decode_responses=True))
-        _until("the store", lambda: bool(store.ping()))
+        until("the store", lambda: bool(store.ping()))
         split = _split(engines)
         with on(proxies):
             ours = _gateway(stack, folder, engines, store_url)
@@ -97,12 +97,20 @@ def _engine(stack: ExitStack, folder: Path, arm: Arm) -> str:
 
 def _store(stack: ExitStack, folder: Path) -> str:
     """A real Valkey with the local stack's durability."""
-    address = folder / "s"
-    options = {"port": "0", "unixsocket": str(address), "dir": str(folder), "save": "", "appendonly": "yes"}
+    stack.enter_context(child("store", store_argv(folder), folder))
+    return store_url(folder)
+
+
+def store_argv(folder: Path) -> list[str]:
+    """Return the command of a Valkey that keeps its data and its socket in `folder`."""
+    options = {"port": "0", "unixsocket": str(folder / "s"), "dir": str(folder), "save": "", "appendonly": "yes"}
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    log = ["--logfile", str(folder / "valkey.log")]
-    stack.enter_context(child("store", [str(get_binary_path()), *words, *log], folder))
-    return f"unix://{address}?db=0"
+    return [str(get_binary_path()), *words, "--logfile", str(folder / "valkey.log")]
+
+
+def store_url(folder: Path) -> str:
+    """Return where that Valkey is reached."""
+    return f"unix://{folder / 's'}?db=0"
 
 
 def _gateway(stack: ExitStack, folder: Path, engines: tuple[str, ...], store_url: str) -> Target:
@@ -143,10 +151,11 @@ def _publish(store: Redis, split: Split) -> None:
     pipe.set(keys.split(split.model), split.to_json())
     pipe.publish(keys.SPLITS, split.to_json())
     pipe.execute()
-    _until("the gateway's worker", lambda: bool(store.hlen(keys.acks(split.model))))
+    until("the gateway's worker", lambda: bool(store.hlen(keys.acks(split.model))))
 
 
-def _until(what: str, true: Callable[[], bool]) -> None:
+def until(what: str, true: Callable[[], bool]) -> None:
+    """Wait until something is true of the store. Raises BenchError if it does not come."""
     end = time.monotonic() + _READY_S
     while time.monotonic() < end:
         try:

@@ -1,0 +1,1 @@
+"""Gateways side by side on one machine, ours among them: `python -m bench.gateways`."""
