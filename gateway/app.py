@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from canary.store import Store, StoreError
-from gateway.door.client import Message, Receive, Scope, Send
+from gateway.door.ask import Bounds
+from gateway.door.protocol import Door
+from gateway.door.reception import Reception
 from gateway.errors import ApiError, not_found
 from gateway.pool.pool import Pools
 from gateway.record.evidence import Evidence
 from gateway.record.metrics import Metrics
 from gateway.record.shadow import Shadow
 from gateway.relay.exchange import Desk
-from gateway.routes.openai import GENERATING, Generate, models_router
+from gateway.routes.openai import models_router
 from gateway.routes.ops import Readiness, health_router
 from gateway.settings import Settings
 from gateway.split.choice import REQUEST_ID, request_id_from
@@ -28,28 +31,28 @@ from gateway.split.splits import SplitFiles, Splits
 _LISTEN_AGAIN_S = 0.2
 _FIRST_LOOK_S = 2.0
 
-Endpoint = Callable[[Scope, Receive, Send], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Gateway:
-    """The ASGI application: the routes that generate are taken by their exact path, FastAPI has the rest.
+    """One worker: `rest` is the application for whatever is not proxied, `reception` takes what is."""
 
-    Routing looks at the path of the connection alone, never at a URL that is built from the Host header.
-    """
-
-    def __init__(self, desk: Desk, generating: Mapping[str, Endpoint], rest: FastAPI, readiness: Readiness) -> None:
-        self._generating = generating
+    def __init__(self, desk: Desk, reception: Reception, rest: FastAPI, readiness: Readiness) -> None:
         self._rest = rest
         self.desk = desk
+        self.reception = reception
         self.readiness = readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request."""
-        endpoint = self._generating.get(scope["path"]) if scope["type"] == "http" else None
-        if endpoint is not None and scope["method"] == "POST":
-            await endpoint(scope, receive, send)
-        else:
-            await self._rest(scope, receive, _named(scope, send))
+        """Serve a request that no engine sees; FastAPI's answers carry the request's id too."""
+        await self._rest(scope, receive, _named(scope, send))
+
+    def door(self, **given: Any) -> Door:
+        """Return the protocol of one client connection, as uvicorn asks for it."""
+        return Door(self.reception, self.desk.limits, **given)
 
 
 def create_app(settings: Settings, worker: str) -> Gateway:
@@ -63,6 +66,7 @@ def create_app(settings: Settings, worker: str) -> Gateway:
     follower = Follower(store, splits, worker, metrics)
     desk = Desk(pools, evidence, metrics, shadow, settings.limits)
     readiness = Readiness()
+    bounds = Bounds(settings.limits.n_most, settings.limits.list_most, settings.limits.nesting)
 
     async def sample() -> None:
         metrics.connections(pools.connections)
@@ -95,8 +99,7 @@ def create_app(settings: Settings, worker: str) -> Gateway:
     rest.include_router(health_router(readiness, splits))
     rest.add_exception_handler(ApiError, _refuse)
     rest.add_exception_handler(HTTPException, _refuse_unknown)
-    generate = Generate(desk, splits)
-    return Gateway(desk, dict.fromkeys(GENERATING, generate), rest, readiness)
+    return Gateway(desk, Reception(desk, splits, bounds, token_hex(10)), rest, readiness)
 
 
 def _named(scope: Scope, send: Send) -> Send:

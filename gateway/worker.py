@@ -41,7 +41,7 @@ def server_of(app: Gateway, drain_s: float) -> Server:
     """Return the HTTP server of a worker."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=app.door,  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,

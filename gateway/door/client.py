@@ -1,124 +1,116 @@
-"""The client's side of one exchange: what it is sent, and that it may go away at any moment."""
+"""The client's side of one exchange, written straight to its connection."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Protocol
 
 from gateway.errors import ApiError
-from gateway.split.choice import Choice
 from serving.wire import DONE, error_event
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Scope = MutableMapping[str, Any]
 Header = tuple[bytes, bytes]
+_STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
 
-async def read_body(receive: Receive, declared: bytes | None, most: int) -> bytes:
-    """Read a request's body. Raises ApiError (413) beyond `most` bytes, ConnectionError if the client leaves."""
-    if declared is not None and declared.isdigit() and int(declared) > most:
-        raise _too_large(most)
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionError("the client left before its request was complete")
-        part: bytes = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise _too_large(most)
-        more = message.get("more_body", False)
-    return b"".join(parts)
+class Line(Protocol):
+    """The connection an answer goes out on."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; never waits."""
+
+    def dated(self) -> bytes:
+        """Return the `date` header as a line."""
+
+    def finished(self) -> None:
+        """The answer is out."""
 
 
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"The body is larger than {most} bytes.", "request_too_large")
+@lru_cache(maxsize=4096)
+def arm_headers(arm: str, release: str, generation: int) -> bytes:
+    """Return the lines that say which arm answered, under which release and split."""
+    return b"x-linnet-arm: %b\r\nx-linnet-release: %b\r\nx-linnet-generation: %d\r\n" % (
+        arm.encode(),
+        release.encode("latin-1", "replace"),
+        generation,
+    )
 
 
 class Client:
-    """Sends one answer. `answered` turns True when the head is out: nothing can be retried then."""
+    """Sends one answer. `answered` turns True when the head is out: nothing can be retried then.
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self._always: list[Header] = [(b"x-request-id", request_id.encode())]
+    `chunked` is how a stream is framed; a client of HTTP/1.0 cannot read that: its stream ends with the connection.
+    """
+
+    __slots__ = ("_always", "_arm", "_line", "_quota", "answered", "chunked", "complete", "keep_alive")
+
+    def __init__(self, line: Line, request_id: str, *, chunked: bool, keep_alive: bool) -> None:
+        self._line = line
+        self._always = b"x-request-id: %b\r\n" % request_id.encode()
+        self._arm = self._quota = b""
+        self.chunked = chunked
+        self.keep_alive = keep_alive
         self.answered = False
         self.complete = False
 
-    def name_arm(self, choice: Choice) -> None:
-        """Say in every answer which arm answered, under which release and generation."""
-        split = choice.split
-        self._always[1:] = [
-            (b"x-linnet-arm", choice.arm.value.encode()),
-            (b"x-linnet-release", split.release.encode("latin-1", "replace")),
-            (b"x-linnet-generation", b"%d" % split.generation),
-        ]
+    def name_arm(self, arm: str, release: str, generation: int) -> None:
+        """Say in the answer which arm gave it, under which release and generation."""
+        self._arm = arm_headers(arm, release, generation)
 
-    async def begin(self, status: int, headers: Sequence[Header]) -> None:
+    def name_quota(self, headers: Iterable[Header]) -> None:
+        """Say in the answer how much is left to the caller."""
+        self._quota = lines(headers)
+
+    def begin(self, status: int, headers: Sequence[Header]) -> None:
         """Send the head of a streamed answer."""
-        self.answered = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._always]})
+        if self.chunked:
+            framing = b"transfer-encoding: chunked\r\n"
+        else:
+            framing = b""
+            self.keep_alive = False
+        self._line.write(self._head(status, headers, framing))
 
-    async def piece(self, body: bytes) -> None:
-        """Send one piece; waits while the client reads slowly."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+    def piece(self, body: bytes) -> None:
+        """Send one piece of a streamed answer."""
+        self._line.write(b"%x\r\n%b\r\n" % (len(body), body) if self.chunked else body)
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """End a streamed answer."""
-        self.complete = True
-        await self._send({"type": "http.response.body", "body": b""})
+        if self.chunked:
+            self._line.write(b"0\r\n\r\n")
+        self._finish()
 
-    async def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+    def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Send an answer in one piece."""
-        await self.begin(status, [*headers, (b"content-length", b"%d" % len(body))])
-        self.complete = True
-        await self._send({"type": "http.response.body", "body": body})
+        self._line.write(self._head(status, headers, b"content-length: %d\r\n" % len(body)) + body)
+        self._finish()
 
-    async def cut(self, error: ApiError) -> None:
+    def cut(self, error: ApiError) -> None:
         """End an answer that may not go on, in whichever way is left."""
         if not self.answered:
-            await self.refuse(error)
+            self.refuse(error)
         elif not self.complete:
-            await self.piece(error_event(str(error), "server_error", error.code) + DONE)
-            await self.end()
+            self.piece(error_event(str(error), "server_error", error.code) + DONE)
+            self.end()
 
-    async def refuse(self, error: ApiError) -> None:
+    def refuse(self, error: ApiError) -> None:
         """Send an error of the gateway's own."""
-        await self.whole(error.status, error.headers(), error.body())
+        self.whole(error.status, error.headers(), error.body())
+
+    def _head(self, status: int, headers: Sequence[Header], framing: bytes) -> bytes:
+        self.answered = True
+        first = _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
+        closing = b"" if self.keep_alive else b"connection: close\r\n"
+        return b"".join(
+            [first, self._line.dated(), lines(headers), framing, self._always, self._arm, self._quota, closing, b"\r\n"]
+        )
+
+    def _finish(self) -> None:
+        self.complete = True
+        self._line.finished()
 
 
-class Presence:
-    """While it lasts, a client that leaves cancels the task that works for it: whatever that waits for ends at once."""
-
-    def __init__(self, receive: Receive, client: Client) -> None:
-        self._receive = receive
-        self._client = client
-        self._task: asyncio.Task[Any] | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self.left = False
-
-    async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._watch = loop.create_task(self._wait())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> bool:
-        if self._watch is not None:
-            self._watch.cancel()
-        if not self.left or kind is not asyncio.CancelledError or self._task is None:
-            return False
-        return self._task.uncancel() == 0  # a shutdown that cancels too is obeyed
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self._client.complete and self._task is not None:
-            self.left = True
-            self._task.cancel()
+def lines(headers: Iterable[Header]) -> bytes:
+    """Return headers as they stand in a message."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -1,14 +1,14 @@
 """One HTTP/1.1 connection to an engine: a request out, a reply in, each wait with its limit.
 
-llhttp (httptools) parses; what arrives in one piece is handed on in one piece. One timer per request guards the waits;
-it is moved lazily, so that a chunk costs an attribute and no timer of its own.
+llhttp (httptools) parses. What arrives is handed on in the same call of the event loop: no task, no queue, no copy. One
+timer per connection guards the waits; it is moved lazily, so that a request or a chunk costs an attribute and no timer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections import deque
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -17,8 +17,11 @@ import httptools
 
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 
-_HIGH_WATER = 256 * 1024  # bytes held for a client that reads slowly before the engine is told to wait
+_LOG = logging.getLogger("linnet.gateway")
 _HEADERS_MOST = 200
+_FOREVER = float("inf")
+
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,178 +33,118 @@ class Patience:
     total_s: float
 
 
-class Reply:
-    """One reply as it comes. `status` is 0 until the head is there."""
+class Sink(Protocol):
+    """Who hears one reply: its head, its pieces, and one last word. Nothing comes after that."""
 
-    __slots__ = (
-        "_complete",
-        "_connection",
-        "_error",
-        "_paused",
-        "_pieces",
-        "_size",
-        "_waiter",
-        "headers",
-        "heard",
-        "status",
-    )
+    def head(self, status: int, headers: Headers) -> None:
+        """Take the status and the headers; names are lower-case."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: UpstreamError | None = None
-        self._complete = False
-        self._paused = False
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.status = 0
-        self.heard = False
+    def body(self, piece: bytes) -> None:
+        """Take a piece of the body as it came."""
 
-    def header(self, name: bytes, default: bytes = b"") -> bytes:
-        """Return the first header of a lower-case `name`."""
-        return next((value for key, value in self.headers if key.lower() == name), default)
+    def ended(self) -> None:
+        """The last word of a reply that is complete."""
 
-    async def head(self) -> None:
-        """Wait for the status and the headers. Raises UpstreamError."""
-        while not self.status:
-            await self._news()
-
-    async def piece(self) -> bytes | None:
-        """Return the next piece of the body, None at its end. Raises UpstreamError."""
-        while not self._pieces:
-            if self._complete:
-                return None
-            await self._news()
-        piece = self._pieces.popleft()
-        self._size -= len(piece)
-        if self._paused and self._size < _HIGH_WATER:
-            self._paused = False
-            self._connection.resume()
-        return piece
-
-    async def read(self, most: int) -> bytes:
-        """Return the rest of the body. Raises BadAnswerError if it is longer than `most` bytes, UpstreamError else."""
-        parts, size = [], 0
-        while (piece := await self.piece()) is not None:
-            parts.append(piece)
-            size += len(piece)
-            if size > most:
-                self.abort()
-                raise BadAnswerError(f"an answer of more than {most} bytes")
-        return b"".join(parts)
-
-    def abort(self) -> None:
-        """End the engine's work on this request at once; a reply that is complete stays as it is."""
-        if not self._complete:
-            self._connection.fail(LostError("given up by the gateway", heard=self.heard))
-
-    async def _news(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def take(self, piece: bytes) -> None:
-        """Hold a piece that came; tell the engine to wait if too much is held."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size > _HIGH_WATER and not self._paused:
-            self._paused = True
-            self._connection.pause()
-
-    def end(self, error: UpstreamError | None) -> None:
-        """Close the reply: complete without `error`, else broken by it."""
-        if error is None:
-            self._complete = True
-        else:
-            self._error = error
-        self._paused = False  # the connection may serve the next request while this reply is still being read
-        self.wake()
-
-    def wake(self) -> None:
-        """Let the reader look again."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last byte has come."""
-        return self._complete
-
-    @property
-    def backed_up(self) -> bool:
-        """Whether the engine is being made to wait for a slow client."""
-        return self._paused
+    def failed(self, error: UpstreamError) -> None:
+        """The last word of a reply that is not."""
 
 
 class Keeper(Protocol):
-    """Who owns connections."""
-
-    def finished(self) -> None:
-        """A request ended, one way or another."""
+    """Who owns a connection."""
 
     def released(self, connection: Connection) -> None:
-        """A connection is free for the next request."""
+        """It is free for the next request."""
 
     def lost(self, connection: Connection) -> None:
-        """A connection is no more."""
+        """It is no more."""
 
 
 class Connection(asyncio.Protocol):
     """One connection, one request at a time; `keeper` is told what becomes of it."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    __slots__ = (
+        "_complete",
+        "_framed",
+        "_headers",
+        "_heard_at",
+        "_keep",
+        "_keeper",
+        "_loop",
+        "_parser",
+        "_patience",
+        "_paused",
+        "_sent_at",
+        "_sink",
+        "_status",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "closed",
+        "heard",
+        "idle_since",
+        "used",
+    )
+
+    def __init__(self, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
         self._keeper = keeper
+        self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser | None = None
-        self._reply: Reply | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._sink: Sink | None = None
         self._patience = Patience(0, 0, 0)
+        self._headers: Headers = []
+        self._status = 0
+        self._framed = self._complete = self._keep = self._paused = False
         self._sent_at = self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self.heard = False  # whether any byte of the present reply has come
         self.idle_since = 0.0
+        self.used = 0  # how many requests it has carried
         self.closed = False
 
-    def send(self, request: bytes, patience: Patience) -> Reply:
-        """Write one whole request and return its reply."""
-        if self._transport is None or self._reply is not None:
+    def send(self, request: bytes, patience: Patience, sink: Sink) -> None:
+        """Write one whole request; `sink` hears its reply."""
+        if self._transport is None or self._sink is not None:
             raise RuntimeError("a connection takes one request at a time")
-        self._reply = reply = Reply(self)
-        self._parser = httptools.HttpResponseParser(self)
-        self._patience = patience
-        self._sent_at = self._heard_at = monotonic()
-        self._watch()
+        self._sink, self._patience = sink, patience
+        self.used += 1
+        self._status, self._headers = 0, []
+        self._framed = self._complete = self._keep = self._paused = self.heard = False
+        self._sent_at = self._heard_at = now = monotonic()
+        wait = min(patience.first_byte_s, patience.total_s)
+        if self._timer is None or self._timer_at > now + wait:
+            self._watch_in(wait)
         self._transport.write(request)
-        return reply
 
     def close(self) -> None:
-        """Close an idle connection."""
+        """Close the connection; for an idle one, or one whose reply nobody waits for."""
         self.closed = True
-        if self._transport is not None:
-            self._transport.close()
-
-    def fail(self, error: UpstreamError) -> None:
-        """Break the reply with `error`, and the connection with it."""
-        self.closed = True
-        reply = self._finish()
-        if reply is not None:
-            reply.end(error)
+        self._sink = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 
     def pause(self) -> None:
-        """Stop reading."""
-        if self._transport is not None:
+        """Stop reading: the client cannot take more."""
+        if self._transport is not None and not self._paused and not self.closed:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on; the time the client took is not the engine's."""
-        self._heard_at = monotonic()
-        if self._transport is not None and not self.closed:
+        if self._transport is not None and self._paused and not self.closed:
+            self._paused = False
+            self._heard_at = monotonic()
             self._transport.resume_reading()
+
+    def _fail(self, error: UpstreamError) -> None:
+        sink = self._sink
+        self.close()
+        if sink is not None:
+            sink.failed(error)
 
     # asyncio calls these
 
@@ -213,99 +156,106 @@ class Connection(asyncio.Protocol):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, then wake the reader once."""
-        reply = self._reply
-        if (
-            reply is None or self._parser is None
-        ):  # an engine that speaks unasked cannot be trusted with the next answer
+        """Parse what came; whatever it completes is handed on from in here."""
+        if self._sink is None:  # an engine that speaks unasked cannot be trusted with the next answer
             self.close()
             return
-        reply.heard = True
+        self.heard = True
         self._heard_at = monotonic()
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.fail(BadAnswerError(f"not HTTP/1.1: {error}"))
+        except httptools.HttpParserCallbackError as error:
+            _LOG.exception("a reply could not be handed on", exc_info=error.__context__)
+            self._fail(BadAnswerError("the gateway could not hand it on"))
             return
-        reply.wake()
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._keep = False
+            if not self._complete:
+                self._fail(BadAnswerError(f"not HTTP/1.1: {error}"))
+                return
+        if self._complete:
+            self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the reader, if one is waiting."""
-        if self._parser is not None and self._reply is not None and exc is None and self._ends_by_closing():
-            self._complete()
+        """Tell whoever waits for a reply; one without length or chunks ends here."""
         self.closed = True
-        reply = self._finish()
-        if reply is not None:
-            reply.end(LostError(f"the connection was lost ({exc or 'closed'})", heard=reply.heard))
+        if self._sink is not None:
+            if exc is None and self._status and not self._framed:
+                self._finish()
+            else:
+                self._fail(LostError(f"the connection was lost ({exc or 'closed'})", heard=self.heard))
+        self.close()
         self._keeper.lost(self)
 
     # httptools calls these
 
+    def on_message_begin(self) -> None:
+        """Refuse a second reply to one request: what comes unasked belongs to nobody."""
+        if self._complete:
+            self._keep = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect one header."""
-        if self._reply is not None:
-            self._reply.headers.append((name, value))
-            if len(self._reply.headers) > _HEADERS_MOST:
-                raise ValueError("too many headers")
+        name = name.lower()
+        self._framed = self._framed or name in _FRAMING
+        self._headers.append((name, value))
+        if len(self._headers) > _HEADERS_MOST:
+            self._fail(BadAnswerError("too many headers"))
 
     def on_headers_complete(self) -> None:
         """Take the status, but for 1xx: another head follows it."""
-        if self._reply is not None and self._parser is not None:
-            status = self._parser.get_status_code()
-            if status < 200:  # noqa: PLR2004
-                self._reply.headers.clear()
-            else:
-                self._reply.status = status
+        status = self._parser.get_status_code()
+        if status < 200:  # noqa: PLR2004
+            self._headers, self._framed = [], False
+        elif self._sink is not None and not self._complete:
+            self._status = status
+            self._sink.head(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
-        if self._reply is not None:
-            self._reply.take(body)
+        if self._sink is not None and not self._complete:
+            self._sink.body(body)
 
     def on_message_complete(self) -> None:
-        """End the reply; keep the connection if both sides may."""
-        if self._reply is not None and self._reply.status:
-            self._complete()
+        """Remember that the reply is whole; more bytes may still follow it in this piece."""
+        if self._status and not self._complete:
+            self._complete = True
+            self._keep = self._parser.should_keep_alive()
 
-    def _complete(self) -> None:
-        parser, reply = self._parser, self._finish()
-        if reply is None or parser is None:
-            return
-        if reply.backed_up:
+    def _finish(self) -> None:
+        """Free the connection, then say the last word: what follows may need it at once."""
+        sink, self._sink = self._sink, None
+        if self._keep and not self.closed:
             self.resume()
-        reply.end(None)
-        if parser.should_keep_alive() and not self.closed:
             self.idle_since = monotonic()
             self._keeper.released(self)
         else:
             self.close()
+        if sink is not None:
+            sink.ended()
 
-    def _ends_by_closing(self) -> bool:
-        """Tell whether the reply in hand has neither length nor chunks: its end is the connection's."""
-        reply = self._reply
-        framed = reply is None or reply.header(b"content-length") or reply.header(b"transfer-encoding")
-        return not framed and reply is not None and bool(reply.status)
+    # the limits
 
-    def _finish(self) -> Reply | None:
-        reply, self._reply, self._parser = self._reply, None, None
+    def _watch_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if reply is not None:
-            self._keeper.finished()
-        return reply
+        self._timer_at = monotonic() + seconds
+        self._timer = self._loop.call_later(seconds, self._watch)
 
     def _watch(self) -> None:
         """Break the request if a limit has passed, else look again when one could."""
-        reply = self._reply
-        if reply is None:
+        self._timer = None
+        if self._sink is None:
             return
         now, patience = monotonic(), self._patience
-        wait = patience.between_s if reply.heard else patience.first_byte_s
-        quiet = float("inf") if reply.backed_up else self._heard_at + wait - now
+        wait = patience.between_s if self.heard else patience.first_byte_s
+        quiet = _FOREVER if self._paused else self._heard_at + wait - now
         left = min(quiet, self._sent_at + patience.total_s - now)
         if left > 0:
-            self._timer = asyncio.get_running_loop().call_later(min(left, patience.between_s), self._watch)
+            self._watch_in(min(left, patience.between_s))
             return
-        which = "in all" if quiet > 0 else "between two pieces" if reply.heard else "for the first byte"
-        self.fail(LateError(f"no answer within {wait if quiet <= 0 else patience.total_s:g} s {which}"))
+        which = "in all" if quiet > 0 else "between two pieces" if self.heard else "for the first byte"
+        self._fail(LateError(f"no answer within {wait if quiet <= 0 else patience.total_s:g} s {which}"))
+
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})

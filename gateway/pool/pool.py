@@ -1,16 +1,17 @@
-"""Keep-alive connections to the replicas of an arm, the least busy replica first."""
+"""The replicas of an arm, and the sending of one request to one of them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from itertools import count
 from time import monotonic
 from urllib.parse import urlsplit
 
 from gateway.errors import ConnectError, LostError, UpstreamError
-from gateway.pool.connection import Connection, Patience, Reply
+from gateway.pool.connection import Connection, Patience, Sink
 from gateway.settings import Limits
 
 _RESTS_S = 1.0  # a replica that could not be reached is asked last for this long
@@ -23,35 +24,17 @@ class Replica:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         self.port = parts.port or 80
-        self.prefix = parts.path.rstrip("/")
+        self.prefix = parts.path.rstrip("/").encode()
+        self.authority = b"%s:%d" % (self.host.encode(), self.port)
         self._limits = limits
         self._idle: deque[Connection] = deque()
         self.connections = 0
         self.outstanding = 0
+        self.tokens = 0
         self.rests_until = 0.0
         self.turn = 0
 
-    async def ask(self, request: bytes, patience: Patience) -> Reply:
-        """Send one request and wait for the head of its reply. Raises UpstreamError.
-
-        An engine may close an idle connection in the moment it is used again; a reused connection that dies before any
-        byte is therefore tried once more, on a fresh one.
-        """
-        connection = self._reusable()
-        if connection is not None:
-            try:
-                return await self._send(connection, request, patience)
-            except LostError as error:
-                if error.heard:
-                    raise
-        return await self._send(await self._fresh(), request, patience)
-
-    def close(self) -> None:
-        """Close what is idle."""
-        while self._idle:
-            self._idle.pop().close()
-
-    def _reusable(self) -> Connection | None:
+    def reusable(self) -> Connection | None:
         """Take the connection used last; older ones than the engine keeps are closed."""
         oldest = monotonic() - self._limits.idle_s
         while self._idle and (self._idle[0].closed or self._idle[0].idle_since < oldest):
@@ -62,26 +45,24 @@ class Replica:
                 return connection
         return None
 
-    async def _fresh(self) -> Connection:
+    async def connect(self) -> Connection:
+        """Open a connection. Raises ConnectError."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.connect_s):
-                _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
+                _, connection = await loop.create_connection(lambda: Connection(self, loop), self.host, self.port)
         except (OSError, TimeoutError) as error:
             self.rests_until = monotonic() + _RESTS_S
             raise ConnectError(f"no connection to an engine ({error or 'timed out'})") from None
         self.connections += 1
         return connection
 
-    def _send(self, connection: Connection, request: bytes, patience: Patience) -> Awaitable[Reply]:
-        self.outstanding += 1
-        return _head(connection.send(request, patience))
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.pop().close()
 
     # its connections call these
-
-    def finished(self) -> None:
-        """One request less in hand."""
-        self.outstanding -= 1
 
     def released(self, connection: Connection) -> None:
         """Keep a connection for the next request."""
@@ -92,14 +73,145 @@ class Replica:
         self.connections -= 1
 
 
-async def _head(reply: Reply) -> Reply:
-    """Wait for the head; nobody else can end a request that is cancelled here."""
-    try:
-        await reply.head()
-    except BaseException:
-        reply.abort()
-        raise
-    return reply
+@dataclass(slots=True)
+class Errand:
+    """One request for an engine. `head` is what `head_of` made; `tokens` estimates its work.
+
+    Requests with the same `affinity` ("" for none) share a prompt's beginning: a replica that has it cached is better.
+    """
+
+    path: bytes
+    head: bytes
+    body: bytes
+    patience: Patience
+    tokens: int = 0
+    affinity: str = ""
+
+    def to(self, replica: Replica) -> bytes:
+        """Return the whole request for one replica."""
+        return b"POST %b%b HTTP/1.1\r\nhost: %b%bcontent-length: %d\r\n\r\n%b" % (
+            replica.prefix,
+            self.path,
+            replica.authority,
+            self.head,
+            len(self.body),
+            self.body,
+        )
+
+
+def head_of(request_id: str, passed: Sequence[tuple[bytes, bytes]] = (), kind: bytes = b"application/json") -> bytes:
+    """Return the headers of a request that are the same for every replica."""
+    more = b"".join([b"%b: %b\r\n" % pair for pair in passed])
+    return b"\r\ncontent-type: %b\r\naccept-encoding: identity\r\nx-request-id: %b\r\n%b" % (
+        kind,
+        request_id.encode(),
+        more,
+    )
+
+
+class Sending:
+    """One request on its way. What no engine has seen is sent to the next replica; nothing else is sent twice.
+
+    An engine may close an idle connection in the moment it is used again: a reused connection that dies before any byte
+    of a reply is therefore tried once more, on a fresh one.
+    """
+
+    __slots__ = ("_connection", "_errand", "_pools", "_replica", "_sink", "_untried", "body", "head")
+
+    def __init__(self, pools: Pools, untried: list[Replica], errand: Errand, sink: Sink) -> None:
+        self._pools = pools
+        self._untried = untried
+        self._errand = errand
+        self._sink: Sink | None = sink
+        self._replica: Replica | None = None
+        self._connection: Connection | None = None
+        # A connection hands pieces to these two: straight to the one who waits, without a hop.
+        self.head = sink.head
+        self.body = sink.body
+
+    def start(self) -> None:
+        """Send to the next replica that was not tried."""
+        if not self._untried:
+            self._say(ConnectError("the arm has no replica"))
+            return
+        replica = self._take(self._untried.pop(0))
+        connection = replica.reusable()
+        if connection is None:
+            self._pools.spawn(self._send_fresh(replica))
+        else:
+            self._send(replica, connection)
+
+    def abandon(self) -> None:
+        """End the engine's work on this request now; nothing is heard of it any more."""
+        self._sink = None
+        connection = self._connection
+        self._leave()
+        if connection is not None:
+            connection.close()
+
+    def pause(self) -> None:
+        """Let the engine wait."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    # the connection calls these
+
+    def ended(self) -> None:
+        """Pass the last word on."""
+        self._leave()
+        if self._sink is not None:
+            self._sink.ended()
+
+    def failed(self, error: UpstreamError) -> None:
+        """Try once more what a reused connection lost unheard, else pass the last word on."""
+        replica, unheard = self._replica, isinstance(error, LostError) and not error.heard
+        reused = self._connection is not None and self._connection.used > 1
+        self._connection = None
+        if replica is not None and unheard and reused and self._sink is not None:
+            self._pools.spawn(self._send_fresh(replica))
+            return
+        self._leave()
+        self._say(error)
+
+    async def _send_fresh(self, replica: Replica) -> None:
+        try:
+            connection = await replica.connect()
+        except ConnectError as error:
+            self._leave()
+            if self._untried:
+                self.start()
+            else:
+                self._say(error)
+            return
+        if self._sink is None:
+            replica.released(connection)
+        else:
+            self._send(replica, connection)
+
+    def _send(self, replica: Replica, connection: Connection) -> None:
+        self._connection = connection
+        connection.send(self._errand.to(replica), self._errand.patience, self)
+
+    def _take(self, replica: Replica) -> Replica:
+        self._replica = replica
+        replica.outstanding += 1
+        return replica
+
+    def _leave(self) -> None:
+        """The replica has one request less in hand."""
+        self._connection = None
+        if self._replica is not None:
+            self._replica.outstanding -= 1
+            self._replica = None
+
+    def _say(self, error: UpstreamError) -> None:
+        if self._sink is not None:
+            self._sink.failed(error)
 
 
 class Pools:
@@ -108,34 +220,34 @@ class Pools:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._replicas: dict[str, Replica] = {}
-        self._turns = count()
+        self._turns = count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
         """How many connections are open."""
         return sum(replica.connections for replica in self._replicas.values())
 
+    def send(self, urls: Sequence[str], errand: Errand, sink: Sink) -> Sending:
+        """Send one request to one of the replicas; `sink` hears the reply, perhaps before this returns."""
+        sending = Sending(self, self.order(urls), errand, sink)
+        sending.start()
+        return sending
+
     def order(self, urls: Sequence[str]) -> list[Replica]:
         """Return the replicas in the order to try: reachable, least outstanding, longest not asked."""
-        now = monotonic()
         replicas = [self._replica(url) for url in urls]
-        replicas.sort(key=lambda replica: (replica.rests_until > now, replica.outstanding, replica.turn))
-        if replicas:
-            replicas[0].turn = next(self._turns) + 1
+        if len(replicas) > 1:
+            now = monotonic()
+            replicas.sort(key=lambda replica: (replica.rests_until > now, replica.outstanding, replica.turn))
+            replicas[0].turn = next(self._turns)
         return replicas
 
-    async def ask(self, urls: Sequence[str], head: Head, body: bytes, patience: Patience) -> Reply:
-        """Send to the first replica that can be reached. Raises UpstreamError.
-
-        Only what a reused connection lost unheard is sent twice.
-        """
-        failure: UpstreamError = ConnectError("the arm has no replica")
-        for replica in self.order(urls):
-            try:
-                return await replica.ask(head.to(replica, body), patience)
-            except ConnectError as error:
-                failure = error
-        raise failure
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run what has to wait for a connection."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
         """Close what is idle."""
@@ -147,22 +259,3 @@ class Pools:
         if replica is None:
             replica = self._replicas[url] = Replica(url, self._limits)
         return replica
-
-
-class Head:
-    """The head of a request, but for the address: which path, which request."""
-
-    __slots__ = ("_path", "_rest")
-
-    def __init__(self, path: str, request_id: str, passed: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        self._path = path.encode()
-        more = b"".join(b"%s: %s\r\n" % pair for pair in passed)
-        self._rest = b"x-request-id: %s\r\n%s" % (request_id.encode(), more)
-
-    def to(self, replica: Replica, body: bytes) -> bytes:
-        """Return the whole request for one replica."""
-        return (
-            b"POST %s%s HTTP/1.1\r\nhost: %s:%d\r\ncontent-type: application/json\r\naccept-encoding: identity\r\n%s"
-            b"content-length: %d\r\n\r\n%s"
-            % (replica.prefix.encode(), self._path, replica.host.encode(), replica.port, self._rest, len(body), body)
-        )

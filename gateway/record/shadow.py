@@ -20,7 +20,8 @@ from canary.scorers import SCORERS
 from gateway.door.ask import Ask
 from gateway.errors import BadAnswerError, UpstreamError
 from gateway.pool.connection import Patience
-from gateway.pool.pool import Head, Pools
+from gateway.pool.fetch import fetch
+from gateway.pool.pool import Errand, Pools, head_of
 from gateway.record.evidence import Evidence
 from gateway.record.metrics import Metrics
 from gateway.settings import Limits
@@ -194,12 +195,9 @@ class Shadow:
         return value
 
     async def _post(self, mirror: Mirror, endpoint: Endpoint, path: str, body: bytes) -> tuple[int, bytes]:
-        head = Head(path, f"shadow-{mirror.request_id}"[:128])
-        reply = await self._pools.ask(endpoint.replicas, head, body, self._patience)
-        try:
-            return reply.status, await reply.read(self._answer_bytes)
-        finally:
-            reply.abort()
+        errand = Errand(path.encode(), head_of(f"shadow-{mirror.request_id}"[:128]), body, self._patience)
+        status, _, answer = await fetch(self._pools, endpoint.replicas, errand, self._answer_bytes)
+        return status, answer
 
     def _drop(self, model: str, reason: str) -> None:
         self._metrics.mirror_dropped(model, reason)

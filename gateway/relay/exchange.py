@@ -1,40 +1,33 @@
 """One request's story: choose, open, relay, observe.
 
-If the candidate fails before its first byte has gone out, the baseline answers, and the failure still counts as the
-candidate's: who was assigned to it is who is counted (intention to treat). After the first byte nothing is retried.
+It is told by events: the engine's bytes, the client's leaving, a limit that passed. Nothing waits and no task runs; a
+callback does its part and returns. If the candidate fails before its first byte has gone out, the baseline answers, and
+the failure still counts as the candidate's: who was assigned to it is who is counted (intention to treat). After the
+first byte nothing is retried.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 
 from canary.core.arms import Arm
-from canary.core.assignment import mirrored
-from canary.core.outcome import Outcome, Result
+from canary.core.outcome import Result
 from gateway.door.ask import Ask
 from gateway.door.client import Client, Header
-from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError, of_upstream
-from gateway.pool.connection import Patience, Reply
-from gateway.pool.pool import Head, Pools
+from gateway.errors import ApiError, LateError, UpstreamError, of_upstream
+from gateway.pool.pool import Pools, head_of
 from gateway.record.evidence import Evidence
 from gateway.record.metrics import Metrics
 from gateway.record.shadow import Mirror, Shadow
-from gateway.relay.answer import Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole
-from gateway.relay.naming import PublicName
+from gateway.relay.trial import EngineError, Trial
+from gateway.routes.table import Route
 from gateway.settings import Limits
 from gateway.split.choice import Choice
-from serving.wire import read_whole
 
-_KEPT_TEXT = 32_000  # characters of an answer that a shadow compares
-_OK = 200
-_SERVER_ERRORS = 500
-# A client cannot have caused these: it chose neither the engine nor the name it is served by.
-_ARMS_FAULT = frozenset({401, 403, 404, 405, 408, 429})
-_STREAM = b"text/event-stream"
 _JSON = b"application/json"
+_SERVER_ERRORS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,211 +41,120 @@ class Desk:
     limits: Limits
 
 
-def _clients_fault(status: int) -> bool:
-    """Tell whether a status says that the request was at fault, and not the arm."""
-    return 400 <= status < _SERVER_ERRORS and status not in _ARMS_FAULT  # noqa: PLR2004
-
-
-class EngineError(UpstreamError):
-    """The engine answered, with a failure of its own; the body is passed on where nobody else can answer."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(f"the engine answered {status}")
-        self.answer = status, body
-
-
 class Exchange:
     """One request between its client and the arms; `began` is when its last byte was read, in monotonic seconds."""
 
+    __slots__ = ("_began", "_client", "_desk", "_trial", "ask", "choice", "head", "route")
+
     def __init__(
-        self, desk: Desk, client: Client, choice: Choice, ask: Ask, *, path: str, passed: Sequence[Header], began: float
+        self,
+        desk: Desk,
+        client: Client,
+        choice: Choice,
+        ask: Ask,
+        *,
+        route: Route,
+        passed: Sequence[Header],
+        began: float,
     ) -> None:
         self._desk = desk
         self._client = client
-        self._choice = choice
-        self._ask = ask
-        self._path = path
-        self._head = Head(path, choice.request_id, passed)
         self._began = began
+        self._trial: Trial | None = None
+        self.choice = choice
+        self.ask = ask
+        self.route = route
+        self.head = head_of(choice.request_id, passed, ask.content_type)
 
-    async def run(self) -> None:
-        """Answer the client, and tell what happened."""
-        choice = self._choice
+    def start(self) -> None:
+        """Ask the chosen arm."""
+        choice = self.choice
+        self._desk.metrics.in_flight += 1
         if choice.evidence and choice.split.release:
             self._desk.evidence.ledger(choice.split).assigned(choice.split.stage, choice.arm, choice.slice)
-        try:
-            await self._try(choice)
-        except UpstreamError as error:
-            if choice.may_fail_over:
-                await self._fail_over()
-            else:
-                await self._give_up(error)
+        self._try(choice)
 
-    async def _fail_over(self) -> None:
-        """Let the baseline answer; no evidence for it, because chance did not send this request there."""
-        self._desk.metrics.fail_over(self._choice.split.model)
-        self._began = monotonic()
-        try:
-            await self._try(replace(self._choice, arm=Arm.BASELINE, evidence=False))
-        except UpstreamError as error:
-            await self._give_up(error)
+    # the client's connection calls these
 
-    async def _give_up(self, error: UpstreamError) -> None:
-        """Pass the engine's own error on, else say what failed; a stream that has begun has been ended already."""
-        if self._client.answered:
+    def left(self) -> None:
+        """The client is gone: the engine need not go on."""
+        if self._trial is not None:
+            self._trial.abandon()
+            self._over(self._trial, Result.CANCELLED)
+
+    def pause(self) -> None:
+        """The client cannot take more."""
+        if self._trial is not None:
+            self._trial.pause()
+
+    def resume(self) -> None:
+        """The client takes more."""
+        if self._trial is not None:
+            self._trial.resume()
+
+    def cut(self, error: ApiError) -> None:
+        """End the answer now, in whichever way is left."""
+        trial = self._trial
+        if trial is None:
             return
+        trial.abandon()
+        self._over(trial, Result.CANCELLED)
+        if self._client.answered:
+            self._client.piece(trial.last_words(str(error), error.code))
+            self._client.end()
+        else:
+            self._client.refuse(error)
+
+    # its trial calls these
+
+    def done(self, trial: Trial) -> None:
+        """The trial's answer is out, as well as it went."""
+        self._over(trial, trial.result)
+
+    def failed(self, trial: Trial, error: UpstreamError) -> None:
+        """The trial failed before the client got a byte."""
+        self._over(trial, Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR)
+        if trial.choice.may_fail_over:
+            self._fail_over()
+        else:
+            self._give_up(error)
+
+    def _try(self, choice: Choice) -> None:
+        desk, client = self._desk, self._client
+        client.name_arm(choice.arm, choice.split.release, choice.split.generation)
+        self._trial = trial = Trial(self, client, choice, desk.limits, self._began)
+        desk.metrics.own_time(choice.split.model, monotonic() - self._began)
+        trial.start(desk.pools)
+
+    def _fail_over(self) -> None:
+        """Let the baseline answer; no evidence for it, because chance did not send this request there."""
+        self._desk.metrics.fail_over(self.choice.split.model)
+        self._desk.metrics.in_flight += 1
+        self._began = monotonic()
+        self._try(replace(self.choice, arm=Arm.BASELINE, evidence=False))
+
+    def _give_up(self, error: UpstreamError) -> None:
+        """Pass the engine's own error on, else say what failed."""
         status, body = error.answer if isinstance(error, EngineError) else (0, b"")
         if status >= _SERVER_ERRORS and body.startswith(b"{"):
-            await self._client.whole(status, [(b"content-type", _JSON), (b"x-should-retry", b"true")], body)
+            self._client.whole(status, [(b"content-type", _JSON), (b"x-should-retry", b"true")], body)
         else:
-            await self._client.refuse(of_upstream(error))
+            self._client.refuse(of_upstream(error))
 
-    async def _try(self, choice: Choice) -> None:
-        """Ask one arm, and record how it ended. Raises UpstreamError if it failed before the client got a byte."""
-        trial = _Trial(choice, self._ask, self._began)
-        try:
-            reply = await self._open(choice)
-            try:
-                await self._relay(trial, reply)
-            finally:
-                reply.abort()
-        except asyncio.CancelledError:
-            self._record(trial, Result.CANCELLED)
-            raise
-        except UpstreamError as error:
-            self._record(trial, Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR)
-            raise
-        self._record(trial, trial.result)
-
-    async def _open(self, choice: Choice) -> Reply:
-        """Send the request to the arm and wait for the head of its reply."""
-        endpoint, limits = choice.endpoint, self._desk.limits
-        body = self._ask.forward(endpoint.served_model)
-        first = limits.first_byte_s if self._ask.stream else limits.total_s
-        self._desk.metrics.own_time(choice.split.model, monotonic() - self._began)
-        self._client.name_arm(choice)
-        patience = Patience(first, limits.between_s, limits.total_s)
-        return await self._desk.pools.ask(endpoint.replicas, self._head, body, patience)
-
-    async def _relay(self, trial: _Trial, reply: Reply) -> None:
-        """Pass one reply on."""
-        trial.status = reply.status
-        streams = reply.header(b"content-type").startswith(_STREAM)
-        if reply.status == _OK and streams:
-            await self._relay_stream(trial, reply)
-        else:
-            await self._relay_whole(trial, reply)
-
-    async def _relay_whole(self, trial: _Trial, reply: Reply) -> None:
-        body = await reply.read(self._desk.limits.answer_bytes)
-        status = reply.status
-        if status != _OK and not _clients_fault(status):
-            raise EngineError(status, body)
-        headers = [(b"content-type", reply.header(b"content-type", _JSON))]
-        if status != _OK:
-            trial.result = Result.CLIENT_ERROR
-            await self._client.whole(status, [*headers, (b"x-should-retry", b"false")], body)
-            return
-        answer = read_whole(body, trial.keep_text)
-        trial.told, trial.text = told_by_whole(answer), answer.text
-        if not answer.complete and trial.choice.may_fail_over:
-            raise EngineError(status, body)
-        trial.result = Result.OK if answer.complete else Result.ERROR
-        await self._client.whole(status, headers, trial.name.body(body))
-
-    async def _relay_stream(self, trial: _Trial, reply: Reply) -> None:
-        """Pass a stream on, piece by piece. Raises UpstreamError only while the client has got nothing."""
-        answer = StreamedAnswer(trial.name, usage_asked=self._ask.usage_asked, keep_text=trial.keep_text)
-        trial.stream = answer
-        try:
-            while (piece := await reply.piece()) is not None:
-                kept = answer.take(piece, monotonic())
-                if answer.held > self._desk.limits.answer_bytes:
-                    raise BadAnswerError(f"a frame of more than {self._desk.limits.answer_bytes} bytes")
-                if answer.reader.error is not None and not self._client.answered and trial.choice.may_fail_over:
-                    raise LostError("the engine began its stream with an error", heard=True)
-                if kept:
-                    await self._send_piece(reply, kept)
-            if not self._client.answered:
-                raise LostError("the engine ended its stream before it began", heard=True)
-        except UpstreamError as error:
-            if not self._client.answered:
-                raise
-            trial.result = Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR
-        last = answer.end()
-        if trial.result is Result.OK and not answer.reader.complete:
-            trial.result = Result.ERROR
-        if last:
-            await self._client.piece(last)
-        trial.ended = monotonic()
-        await self._client.end()
-
-    async def _send_piece(self, reply: Reply, piece: bytes) -> None:
-        if not self._client.answered:
-            await self._client.begin(_OK, [(b"content-type", reply.header(b"content-type"))])
-        await self._client.piece(piece)
-
-    def _record(self, trial: _Trial, result: Result) -> None:
-        """Count one arm's outcome, and mirror what the baseline answered well."""
+    def _over(self, trial: Trial, result: Result) -> None:
+        """Count how one arm did, and mirror what the baseline answered well."""
+        self._trial = None
+        desk, choice = self._desk, trial.choice
+        desk.metrics.in_flight -= 1
         outcome = trial.outcome(result)
-        choice = trial.choice
-        self._desk.metrics.observe(choice.split.model, outcome)
+        desk.metrics.observe(choice.split.model, outcome)
+        if not self.route.evidence:
+            return
         if outcome.evidence:
-            self._desk.evidence.record(choice.split, outcome)
+            desk.evidence.record(choice.split, outcome)
         elif not choice.forced:
-            self._desk.evidence.watch(choice.split, outcome)
+            desk.evidence.watch(choice.split, outcome)
         if result is Result.OK and trial.sampled:
-            mirror = Mirror(choice.split, self._ask, self._path, choice.slice, trial.answer_text(), choice.request_id)
-            self._desk.shadow.offer(mirror)
-
-
-class _Trial:
-    """One arm's try at a request, as it goes."""
-
-    __slots__ = (
-        "_began",
-        "choice",
-        "ended",
-        "keep_text",
-        "name",
-        "result",
-        "sampled",
-        "status",
-        "stream",
-        "text",
-        "told",
-    )
-
-    def __init__(self, choice: Choice, ask: Ask, began: float) -> None:
-        self.choice = choice
-        self.name = PublicName(choice.endpoint.served_model, ask.model)
-        drawn = choice.evidence and choice.arm is Arm.BASELINE
-        self.sampled = drawn and mirrored(choice.split, choice.request_id)
-        self.keep_text = _KEPT_TEXT if self.sampled else 0
-        self.result = Result.OK
-        self.status = 0
-        self.text = ""
-        self.told = Told()
-        self.stream: StreamedAnswer | None = None
-        self.ended: float | None = None
-        self._began = began
-
-    def answer_text(self) -> str:
-        """The first choice's text, as far as it was kept."""
-        return self.text if self.stream is None else self.stream.reader.text
-
-    def outcome(self, result: Result) -> Outcome:
-        """What this try leaves behind."""
-        choice, stream = self.choice, self.stream
-        first = None if stream is None else stream.first_content_at
-        return outcome_of(
-            choice.arm,
-            choice.endpoint,
-            result,
-            self.told if stream is None else told_by_stream(stream.reader),
-            Clock(self._began, self.ended or monotonic(), first),
-            slice_=choice.slice,
-            stage=choice.split.stage,
-            status=self.status,
-            evidence=choice.evidence,
-        )
+            text = trial.answer_text()
+            mirror = Mirror(choice.split, self.ask, self.route.path, choice.slice, text, choice.request_id)
+            desk.shadow.offer(mirror)

@@ -66,6 +66,49 @@ def test_what_two_parsers_could_read_in_two_ways_is_refused(body: bytes):
     assert refused.value.status == 400
 
 
+@settings(deadline=None)
+@given(bodies, st.integers(0, 5), st.sampled_from(["", '\\" [{' * 30, "\\\\" * 9, "é\\ud800\\n" * 9]))
+def test_a_long_body_is_walked_to_the_same_places_as_a_short_one(body: dict, at: int, text: str):
+    """Following quotes and brackets alone finds each value where the parser finds it."""
+    long = json.dumps("x" * 20_000)[:-1] + text + '"'
+    names = list(body)
+    parts = [f"{json.dumps(name)}: {json.dumps(body[name])}" for name in names]
+    parts.insert(min(at, len(parts)), f'"long":[[{long}],{{"a":{long}}}]')
+    raw = ('{"model":"a",' + ",".join(parts) + "}").encode()
+    asked = read(raw)
+    assert {name: asked.get(name) for name in names} == body
+    assert asked.get("long") == json.loads(f'[[{long}],{{"a":{long}}}]')
+    assert json.loads(asked.forward("b")) == {**json.loads(raw), "model": "b"}
+
+
+@pytest.mark.parametrize("padding", [0, 20_000])
+def test_nesting_has_its_limit_in_short_bodies_and_in_long_ones(padding: int):
+    """Brackets inside strings are not nesting."""
+
+    def nested(depth: int) -> bytes:
+        deep = "[" * depth + "]" * depth
+        return json.dumps({"model": "a", "p": "[{" * 99 + "x" * padding, "x": json.loads(deep)}).encode()
+
+    assert read(nested(50)).model == "a"
+    with pytest.raises(ApiError, match="nested"):
+        read(nested(70))
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({"n": 129}, "n"), ({"best_of": 1e9}, "best_of"), ({"input": ["a"] * 3000}, "input"), ({"n": 128}, None)],
+)
+def test_one_request_cannot_ask_for_hundreds(body: dict, param: str | None):
+    """A token list is one prompt, however long."""
+    raw = json.dumps({"model": "a", "prompt": [1] * 5000, **body}).encode()
+    if param is None:
+        assert read(raw).model == "a"
+        return
+    with pytest.raises(ApiError) as refused:
+        read(raw)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
 @settings(deadline=None)  # the machine is shared; a slow example is no failure
 @given(st.binary(max_size=40))
 def test_no_body_breaks_the_reader(body: bytes):

@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.errors import BadAnswerError, ConnectError, LateError, LostError
-from gateway.pool.connection import Patience, Reply
-from gateway.pool.pool import Head, Pools
+from gateway.errors import BadAnswerError, ConnectError, LateError, LostError, UpstreamError
+from gateway.pool.connection import Headers, Patience
+from gateway.pool.fetch import fetch
+from gateway.pool.pool import Errand, Pools, head_of
 from gateway.settings import Limits
 from tests.gateway.rig import until
 
@@ -39,9 +40,44 @@ async def request(reader: asyncio.StreamReader) -> None:
     await reader.readuntil(b"\r\n\r\n{}")
 
 
-async def ask(pools: Pools, *urls: str, patience: Patience = PATIENCE) -> Reply:
-    """Send `{}`."""
-    return await pools.ask(urls, Head("/v1/x", "r1"), b"{}", patience)
+def errand(patience: Patience = PATIENCE) -> Errand:
+    """A request with the body `{}`."""
+    return Errand(b"/v1/x", head_of("r1"), b"{}", patience)
+
+
+async def ask(pools: Pools, *urls: str, patience: Patience = PATIENCE, most: int = 999) -> bytes:
+    """Send `{}` and return the body of the answer."""
+    return (await fetch(pools, urls, errand(patience), most))[2]
+
+
+class Heard:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.pieces: list[bytes] = []
+        self.last: UpstreamError | str = ""
+
+    def head(self, status: int, headers: Headers) -> None:
+        """Keep the status."""
+        self.status = status
+
+    def body(self, piece: bytes) -> None:
+        """Keep a piece."""
+        self.pieces.append(piece)
+
+    def ended(self) -> None:
+        """Keep the last word."""
+        self.last = "ended"
+
+    def failed(self, error: UpstreamError) -> None:
+        """Keep the last word."""
+        self.last = error
+
+    @property
+    def size(self) -> int:
+        """How many bytes came."""
+        return sum(map(len, self.pieces))
 
 
 def answering(*raw: bytes, seen: list[int]) -> Talk:
@@ -63,7 +99,7 @@ async def test_a_connection_is_kept_and_used_again():
     seen: list[int] = []
     pools = Pools(Limits())
     async with speaking(answering(OK, OK, OK, seen=seen)) as url:
-        assert [await (await ask(pools, url)).read(99) for _ in range(2)] == [b"ok", b"ok"]
+        assert [await ask(pools, url) for _ in range(2)] == [b"ok", b"ok"]
         assert (seen, pools.connections) == ([2], 1)
         pools.close()
 
@@ -73,8 +109,8 @@ async def test_a_reused_connection_that_dies_unheard_is_tried_once_more():
     seen: list[int] = []
     pools = Pools(Limits())
     async with speaking(answering(OK, b"", seen=seen)) as url:
-        await (await ask(pools, url)).read(99)
-        assert await (await ask(pools, url)).read(99) == b"ok"
+        await ask(pools, url)
+        assert await ask(pools, url) == b"ok"
         assert seen == [2, 1]
         pools.close()
 
@@ -93,9 +129,9 @@ async def test_an_idle_connection_older_than_the_engine_keeps_is_not_used():
     seen: list[int] = []
     pools = Pools(Limits(idle_s=0.05))
     async with speaking(answering(OK, OK, seen=seen)) as url:
-        await (await ask(pools, url)).read(99)
+        await ask(pools, url)
         await asyncio.sleep(0.1)
-        await (await ask(pools, url)).read(99)
+        await ask(pools, url)
         assert seen == [1, 1]
         pools.close()
 
@@ -105,7 +141,7 @@ async def test_a_replica_that_cannot_be_reached_is_passed_over():
     seen: list[int] = []
     pools = Pools(Limits())
     async with speaking(answering(OK, OK, seen=seen)) as url:
-        assert await (await ask(pools, "http://127.0.0.1:1", url)).read(99) == b"ok"
+        assert await ask(pools, "http://127.0.0.1:1", url) == b"ok"
         assert pools.order(["http://127.0.0.1:1", url])[0].port != 1
         pools.close()
     with pytest.raises(ConnectError):
@@ -168,49 +204,76 @@ async def test_pieces_arrive_as_they_were_sent():
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbb\r\n3\r\nccc\r\n0\r\n\r\n")
         await reader.read(1)
 
-    pools = Pools(Limits())
+    pools, heard = Pools(Limits()), Heard()
     async with speaking(talk) as url:
-        reply = await ask(pools, url)
-        pieces = []
-        while (piece := await reply.piece()) is not None:
-            pieces.append(piece)
+        pools.send([url], errand(), heard)
+        await until(lambda: heard.last, "the last word")
         pools.close()
-    assert pieces == [b"a", b"bb", b"ccc"]
+    assert (heard.pieces, heard.last) == ([b"a", b"bb", b"ccc"], "ended")
 
 
 async def test_an_answer_that_ends_with_its_connection_is_whole():
     """HTTP/1.0 style: no length, no chunks."""
     async with speaking(answering(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it", seen=[])) as url:
-        assert await (await ask(Pools(Limits()), url)).read(99) == b"all of it"
+        assert await ask(Pools(Limits()), url) == b"all of it"
 
 
 async def test_an_answer_cut_before_its_length_is_lost():
     """Less than was promised is no answer."""
     async with speaking(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nfour", seen=[])) as url:
-        reply = await ask(Pools(Limits()), url)
         with pytest.raises(LostError):
-            await reply.read(99)
+            await ask(Pools(Limits()), url)
 
 
-async def test_a_reply_read_late_leaves_the_next_one_on_its_connection_alone():
-    """A reply may still be held while its connection serves the next: draining it must not lift that one's brake."""
-    big = 300_000
+async def test_a_paused_reply_waits_for_its_client_and_that_is_not_the_engines_fault():
+    """Nothing is read while the client cannot take it, and no limit between pieces runs."""
+    size = 64_000_000
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for size in (big, 64 * big):
-            await request(reader)
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
-            await writer.drain()
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        await writer.drain()
 
-    pools = Pools(Limits())
+    pools, heard = Pools(Limits()), Heard()
     async with speaking(talk) as url:
-        first = await ask(pools, url)
-        await until(lambda: first.complete, "the first reply")
-        second = await ask(pools, url)
-        await until(lambda: second.backed_up, "the second reply")
-        held = second._size
-        assert len(await first.read(big)) == big
+        sending = pools.send([url], errand(Patience(1, 0.2, 20)), heard)
+        await until(lambda: heard.pieces, "the first piece")
+        sending.pause()
         await asyncio.sleep(0.1)
-        assert second._size == held
-        second.abort()
-        await asyncio.sleep(0)
+        held = heard.size
+        await asyncio.sleep(0.5)
+        assert (heard.size, heard.last) == (held, "")
+        sending.resume()
+        await until(lambda: heard.last, "the last word")
+        assert (heard.size, heard.last) == (size, "ended")
+        pools.close()
+
+
+async def test_nothing_is_heard_of_a_request_that_was_abandoned():
+    """The engine's connection ends at once, and its replica has nothing in hand any more."""
+    ended = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        assert await reader.read() == b""
+        ended.set()
+
+    pools, heard = Pools(Limits()), Heard()
+    async with speaking(talk) as url:
+        sending = pools.send([url], errand(), heard)
+        await until(lambda: pools.connections, "a connection")
+        await asyncio.sleep(0.05)
+        sending.abandon()
+        await asyncio.wait_for(ended.wait(), 1)
+    assert (heard.status, heard.last, pools.order([url])[0].outstanding) == (0, "", 0)
+
+
+async def test_bytes_after_a_complete_reply_end_its_connection():
+    """A second answer that nobody asked for must not become the next request's."""
+    seen: list[int] = []
+    pools = Pools(Limits())
+    async with speaking(answering(OK + OK, OK, seen=seen)) as url:
+        assert await ask(pools, url) == b"ok"
+        assert await ask(pools, url) == b"ok"
+        assert seen == [1, 1]
+        pools.close()

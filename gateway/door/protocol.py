@@ -1,0 +1,282 @@
+"""The client's connection. A proxied route is served right here, without a task; FastAPI has everything else.
+
+It is uvicorn's own protocol class: llhttp parses every request, and what is not a POST to a proxied path goes on to the
+application as if this class were not there. For a proxied request the parser's callbacks collect head and body, and the
+engine's bytes are written to this transport in the very call that brought them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.door.client import Client, lines
+from gateway.door.reception import Guest, Reception, too_large
+from gateway.errors import ApiError
+from gateway.relay.exchange import Exchange
+from gateway.routes.table import PROXIED
+from gateway.settings import Limits
+
+_LOG = logging.getLogger("linnet.gateway")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINGER_S = 2.0  # how long a refused client may go on sending before the connection is cut under its answer
+
+
+class Door(HttpToolsProtocol):
+    """One client connection, one proxied request at a time."""
+
+    def __init__(self, reception: Reception, limits: Limits, **given: Any) -> None:
+        super().__init__(**given)
+        self._reception = reception
+        self._limits = limits
+        self._guest: Guest | None = None  # whose body is being read
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._client: Client | None = None  # who is being answered
+        self._exchange: Exchange | None = None
+        self._heading = self._ordinary = self._closing = self._deaf = False
+        self._head_size = 0
+        self._quiet_since = 0.0
+        self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    # asyncio calls these
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a first request as long as for any further one."""
+        super().connection_made(transport)
+        self._quiet_since = monotonic()
+        self._watch_idle(self.timeout_keep_alive)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        if self._deaf:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._closing = True  # served in HTTP/1.1, which is what was spoken so far
+        except httptools.HttpParserError as error:
+            self._refuse_bytes(error)
+            return
+        if self._heading:
+            self._head_size += len(data)
+            if self._head_size > self._limits.head_bytes:
+                self._refuse_line(431, f"The head is larger than {self._limits.head_bytes} bytes.", "head_too_large")
+                return
+        if self._late is None and (self._heading or self._guest is not None):
+            self._late = self.loop.call_later(self._limits.head_s, self._too_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A client that is gone needs no answer."""
+        for timer in (self._late, self._stalled, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
+        exchange, self._exchange = self._exchange, None
+        self._guest, self._client, self._deaf = None, None, True
+        if exchange is not None:
+            exchange.left()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Let the engine wait for a client that reads slowly, for a while."""
+        super().pause_writing()
+        if self._exchange is not None:
+            self._exchange.pause()
+            self._stalled = self.loop.call_later(self._limits.stall_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    # llhttp calls these
+
+    def on_message_begin(self) -> None:
+        """Start a head."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._heading = True
+        self._ordinary = False
+        self._head_size = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect one header."""
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Decide who serves this request."""
+        self._heading = False
+        if self._deaf or self.transport.is_closing():
+            return
+        if self._client is not None or (self.cycle is not None and not self.cycle.response_complete):
+            self._crowded()
+            return
+        route = PROXIED.get(self.url.partition(b"?")[0]) if self.parser.get_method() == b"POST" else None
+        if len(self.headers) > self._limits.headers:
+            self._refuse_line(431, f"More than {self._limits.headers} headers.", "head_too_large")
+        elif route is None:
+            self._to_application()
+        else:
+            one = self.parser.get_http_version() == "1.1"
+            request_id = self._reception.request_id(self.headers)
+            alive = one and self.parser.should_keep_alive() and not self._closing
+            self._client = client = Client(self, request_id, chunked=one, keep_alive=alive)
+            self._parts, self._size = [], 0
+            try:
+                self._guest = self._reception.greet(route, self.headers, request_id)
+            except ApiError as error:
+                self._refuse(client, error)
+                return
+            if self.expect_100_continue:
+                self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body, up to the limit."""
+        if self._ordinary:
+            super().on_body(body)
+        elif self._guest is not None and self._client is not None:
+            self._parts.append(body)
+            self._size += len(body)
+            if self._size > self._guest.body_most:
+                self._refuse(self._client, too_large(self._guest.body_most))
+
+    def on_message_complete(self) -> None:
+        """Serve a proxied request that is complete."""
+        if self._ordinary:
+            super().on_message_complete()
+            return
+        guest, client, self._guest = self._guest, self._client, None
+        if guest is None or client is None:
+            return
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+        parts, self._parts = self._parts, []
+        try:
+            exchange = self._reception.serve(guest, parts[0] if len(parts) == 1 else b"".join(parts), client)
+        except ApiError as error:
+            self._reception.refused()
+            client.refuse(error)
+            return
+        if not client.complete:
+            self._exchange = exchange
+
+    # the client's answer calls these
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self.transport.write(data)
+
+    def dated(self) -> bytes:
+        """Return the date, as uvicorn keeps it."""
+        return lines(self.server_state.default_headers)
+
+    def finished(self) -> None:
+        """Be ready for the next request, or close."""
+        client, self._client = self._client, None
+        self._exchange = None
+        self._quiet_since = monotonic()
+        self.server_state.total_requests += 1
+        if self._closing or self._deaf or client is None or not client.keep_alive:
+            self._linger()
+
+    # the server calls these
+
+    def shutdown(self) -> None:
+        """Close, or let the answer under way be the last."""
+        self._closing = True
+        if self._client is None:
+            super().shutdown()
+        elif not self._client.answered:
+            self._client.keep_alive = False
+
+    def cut(self, error: ApiError) -> None:
+        """End the answer under way now."""
+        if self._exchange is not None:
+            self._exchange.cut(error)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing has happened for long enough; looked at lazily, not armed a request."""
+        self.timeout_keep_alive_task = None
+        busy = self._client is not None or (self.cycle is not None and not self.cycle.response_complete)
+        left = self._quiet_since + self.timeout_keep_alive - monotonic()
+        if busy or left > 0:
+            self._watch_idle(self.timeout_keep_alive if busy else left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _watch_idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _to_application(self) -> None:
+        """Hand the head on as uvicorn itself would have read it."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue, self._ordinary = url, expects, True
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _crowded(self) -> None:
+        """Leave a pipelined request unanswered: its client sends it again on the next connection (RFC 9112, 9.3.2)."""
+        self._closing = True
+        if self._client is not None and not self._client.answered:
+            self._client.keep_alive = False
+        elif self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def _refuse(self, client: Client, error: ApiError) -> None:
+        """Refuse a request whose body has not been read to its end."""
+        self._guest = None
+        self._deaf = True
+        self._reception.refused()
+        client.keep_alive = False
+        client.refuse(error)
+
+    def _refuse_line(self, status: int, message: str, code: str) -> None:
+        """Refuse what is no request, if nothing else is being answered."""
+        if self._client is not None and self._client.answered:
+            self._closing = self._deaf = True
+            return
+        self._refuse(self._client or self._stranger(), ApiError(status, message, code))
+
+    def _refuse_bytes(self, error: httptools.HttpParserError) -> None:
+        """Refuse what llhttp refuses; a callback that raised anything else is our own mistake."""
+        cause = error.__context__
+        if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(cause, httptools.HttpParserError):
+            _LOG.exception("a request could not be taken", exc_info=cause)
+            self._refuse_line(500, "The gateway failed.", "internal_error")
+        else:
+            self._refuse_line(400, "The request is not valid HTTP/1.1.", "invalid_http")
+
+    def _stranger(self) -> Client:
+        self._client = Client(self, self._reception.request_id(()), chunked=True, keep_alive=False)
+        return self._client
+
+    def _too_late(self) -> None:
+        self._late = None
+        if self._heading or self._guest is not None:
+            self._refuse_line(408, f"The request took longer than {self._limits.head_s:g} s.", "request_timeout")
+
+    def _linger(self) -> None:
+        """Close so that the client can still read the answer: a reset while it sends would take it away."""
+        if self._late is not None:
+            self._late.cancel()
+        if self._deaf and not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._late = self.loop.call_later(_LINGER_S, self.transport.abort)
+        else:
+            self.transport.close()

@@ -1,0 +1,105 @@
+"""Who asks what: everything that is decided about a request before an engine is chosen to be asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from time import monotonic
+
+from gateway.door import access, ask
+from gateway.door.access import Caller
+from gateway.door.ask import JSON_TYPE, Ask, Bounds
+from gateway.door.client import Client, Header
+from gateway.errors import ApiError, no_model
+from gateway.relay.exchange import Desk, Exchange
+from gateway.routes.table import Form, Route
+from gateway.split.choice import ARM, REQUEST_ID, SESSION, SLICE, choose, request_id_from
+from gateway.split.splits import Splits
+
+_PASSED = (b"traceparent", b"tracestate")
+_PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
+_AUTHORIZATION, _TYPE, _LENGTH, _ENCODING = b"authorization", b"content-type", b"content-length", b"content-encoding"
+# Two of one of these mean two things to two readers.
+_ONCE = (_AUTHORIZATION, _TYPE, _ENCODING, ARM, REQUEST_ID, SESSION, SLICE)
+_ASKED_FOR_USAGE = frozenset({Form.CHAT, Form.COMPLETION})
+_TYPES = dict.fromkeys(Form, JSON_TYPE) | {Form.UPLOAD: b"multipart/form-data"}
+
+
+@dataclass(slots=True)
+class Guest:
+    """A request whose head was read. `body_most` is how many bytes its body may have."""
+
+    route: Route
+    headers: Mapping[bytes, bytes]
+    caller: Caller
+    request_id: str
+    body_most: int
+
+
+class Reception:
+    """Reads heads and bodies of proxied requests, and starts their exchanges."""
+
+    def __init__(self, desk: Desk, splits: Splits, bounds: Bounds, fresh: str) -> None:
+        self._desk = desk
+        self._splits = splits
+        self._bounds = bounds
+        self._fresh = fresh  # no other process begins its request ids with it
+        self._numbers = count()
+
+    def request_id(self, headers: Sequence[Header]) -> str:
+        """Return the client's request id, made harmless, else a fresh one."""
+        given = next((value for name, value in headers if name == REQUEST_ID), None)
+        return request_id_from(given, f"{self._fresh}{next(self._numbers):012x}")
+
+    def greet(self, route: Route, headers: Sequence[Header], request_id: str) -> Guest:
+        """Judge a request by its head, before a byte of its body is kept. Raises ApiError."""
+        known = dict(headers)
+        if len(known) != len(headers):
+            _refuse_doubled(headers)
+        caller = access.identify(known.get(_AUTHORIZATION))
+        wanted = _TYPES[route.form]
+        given = known.get(_TYPE, JSON_TYPE)
+        if given != wanted and given.partition(b";")[0].strip().lower() != wanted:
+            raise ApiError(415, f"The content type must be {wanted.decode()}.", "unsupported_media_type")
+        if known.get(_ENCODING, b"identity").lower() != b"identity":
+            raise ApiError(415, "A compressed body is not read; send it as it is.", "unsupported_media_type")
+        most = self._desk.limits.body_bytes
+        declared = known.get(_LENGTH, b"0")
+        if not declared.isdigit() or len(declared) > len(str(most)) or int(declared) > most:
+            raise too_large(most)
+        return Guest(route, known, caller, request_id, most)
+
+    def serve(self, guest: Guest, body: bytes, client: Client) -> Exchange:
+        """Start the exchange of a request that is complete. Raises ApiError."""
+        began = monotonic()
+        asked = self._read(guest, body)
+        split = self._splits.route(asked.model)
+        if split is None:
+            raise no_model(asked.model)
+        headers = guest.headers
+        choice = choose(split, asked, headers, guest.caller, guest.request_id)
+        passed = [(name, value) for name in _PASSED if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
+        exchange = Exchange(self._desk, client, choice, asked, route=guest.route, passed=passed, began=began)
+        exchange.start()
+        return exchange
+
+    def refused(self) -> None:
+        """Count a request that reached no arm."""
+        self._desk.metrics.refused()
+
+    def _read(self, guest: Guest, body: bytes) -> Ask:
+        return ask.read(body, self._bounds, usage=guest.route.form in _ASKED_FOR_USAGE)
+
+
+def too_large(most: int) -> ApiError:
+    """Say 413."""
+    return ApiError(413, f"The body is larger than {most} bytes.", "request_too_large")
+
+
+def _refuse_doubled(headers: Sequence[Header]) -> None:
+    names = [name for name, _ in headers]
+    doubled = next((name for name in _ONCE if names.count(name) > 1), None)
+    if doubled is not None:
+        raise ApiError(400, f"The header {doubled.decode()} is given twice.", "doubled_header")

@@ -1,0 +1,259 @@
+"""One arm's try at a request: its reply passed on as it comes, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+from canary.core.arms import Arm
+from canary.core.assignment import mirrored
+from canary.core.outcome import Outcome, Result
+from gateway.door.ask import Ask
+from gateway.door.client import Client
+from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
+from gateway.pool.connection import Headers, Patience
+from gateway.pool.pool import Errand, Pools, Sending
+from gateway.relay.answer import MANNERS, Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole
+from gateway.relay.naming import PublicName
+from gateway.routes.table import Form, Route
+from gateway.settings import Limits
+from gateway.split.choice import Choice
+
+_KEPT_TEXT = 32_000  # characters of an answer that a shadow compares
+_OK = 200
+_SERVER_ERRORS = 500
+# A client cannot have caused these: it chose neither the engine nor the name it is served by.
+_ARMS_FAULT = frozenset({401, 403, 404, 405, 408, 429})
+_STREAM = b"text/event-stream"
+_JSON = b"application/json"
+_MIRRORED = frozenset({Form.CHAT, Form.COMPLETION})  # what a shadow can ask again and score
+
+
+class EngineError(UpstreamError):
+    """The engine answered, with a failure of its own; the body is passed on where nobody else can answer."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"the engine answered {status}")
+        self.answer = status, body
+
+
+class Story(Protocol):
+    """Whose trial it is."""
+
+    ask: Ask
+    route: Route
+    head: bytes
+
+    def done(self, trial: Trial) -> None:
+        """The answer is out."""
+
+    def failed(self, trial: Trial, error: UpstreamError) -> None:
+        """The trial failed before the client got a byte."""
+
+
+class Trial:
+    """Hears an arm's reply (a `Sink`) and passes it on to the client."""
+
+    __slots__ = (
+        "_began",
+        "_client",
+        "_ended",
+        "_keep_text",
+        "_kind",
+        "_limits",
+        "_name",
+        "_paused",
+        "_pieces",
+        "_sending",
+        "_size",
+        "_status",
+        "_story",
+        "_stream",
+        "_text",
+        "_told",
+        "body",
+        "choice",
+        "result",
+        "sampled",
+    )
+
+    def __init__(self, story: Story, client: Client, choice: Choice, limits: Limits, began: float) -> None:
+        self._story = story
+        self._client = client
+        self._limits = limits
+        self._began = began
+        self._ended: float | None = None
+        self._sending: Sending | None = None
+        self._paused = False
+        self.choice = choice
+        self._name = PublicName(choice.endpoint.served_model, story.ask.model)
+        drawn = choice.evidence and choice.arm is Arm.BASELINE and story.route.form in _MIRRORED
+        self.sampled = drawn and mirrored(choice.split, choice.request_id)
+        self._keep_text = _KEPT_TEXT if self.sampled else 0
+        self.result = Result.OK
+        self._status = 0
+        self._kind = _JSON
+        self._text = ""
+        self._told = Told()
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._stream: StreamedAnswer | None = None
+        self.body: Callable[[bytes], None] = self._gather
+
+    def start(self, pools: Pools) -> None:
+        """Send the request to the arm."""
+        ask, limits, endpoint = self._story.ask, self._limits, self.choice.endpoint
+        body = ask.forward(endpoint.served_model)
+        first = limits.first_byte_s if ask.stream else limits.total_s
+        patience = Patience(first, limits.between_s, limits.total_s)
+        errand = Errand(self._story.route.path.encode(), self._story.head, body, patience, ask.tokens)
+        sending = pools.send(endpoint.replicas, errand, self)
+        if self._ended is None:
+            self._sending = sending
+            if self._paused:
+                sending.pause()
+
+    def abandon(self) -> None:
+        """End the engine's work."""
+        self._ended = self._ended or monotonic()
+        if self._sending is not None:
+            self._sending.abandon()
+
+    def pause(self) -> None:
+        """Let the engine wait for the client."""
+        self._paused = True
+        if self._sending is not None:
+            self._sending.pause()
+
+    def resume(self) -> None:
+        """Go on."""
+        self._paused = False
+        if self._sending is not None:
+            self._sending.resume()
+
+    def last_words(self, message: str, code: str) -> bytes:
+        """Return how a stream that is cut short ends, in the words of its form."""
+        return b"" if self._stream is None else self._stream.end(message, code)
+
+    def answer_text(self) -> str:
+        """Return the first choice's text, as far as it was kept."""
+        return self._text if self._stream is None else self._stream.reader.text
+
+    def outcome(self, result: Result) -> Outcome:
+        """Return what this try leaves behind."""
+        choice, stream = self.choice, self._stream
+        first = None if stream is None else stream.first_content_at
+        return outcome_of(
+            choice.arm,
+            choice.endpoint,
+            result,
+            self._told if stream is None else told_by_stream(stream.reader),
+            Clock(self._began, self._ended or monotonic(), first),
+            slice_=choice.slice,
+            stage=choice.split.stage,
+            status=self._status,
+            evidence=choice.evidence,
+        )
+
+    # the engine's connection calls these
+
+    def head(self, status: int, headers: Headers) -> None:
+        """Learn how the reply comes."""
+        self._status = status
+        self._kind = next((value for name, value in headers if name == b"content-type"), _JSON)
+        if status == _OK and self._kind.startswith(_STREAM):
+            self._stream = StreamedAnswer(
+                self._name,
+                usage_asked=self._story.ask.usage_asked,
+                keep_text=self._keep_text,
+                form=self._story.route.form,
+            )
+            self.body = self._relay
+            if self._sending is not None:
+                self._sending.body = self._relay
+
+    def ended(self) -> None:
+        """The reply is whole."""
+        self._ended = monotonic()
+        if self._stream is None:
+            self._end_whole(b"".join(self._pieces))
+        else:
+            self._end_stream(self._stream)
+
+    def failed(self, error: UpstreamError) -> None:
+        """The reply broke off, or never came."""
+        self._ended = monotonic()
+        if self._stream is None or not self._client.answered:
+            self._story.failed(self, error)
+            return
+        self.result = Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR
+        self._end_stream(self._stream)
+
+    def _gather(self, piece: bytes) -> None:
+        """Keep a piece of a whole answer."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > self._limits.answer_bytes:
+            self._break(BadAnswerError(f"an answer of more than {self._limits.answer_bytes} bytes"))
+
+    def _relay(self, piece: bytes) -> None:
+        """Pass a piece of a stream on."""
+        answer, client = self._stream, self._client
+        if answer is None or self._ended is not None:
+            return
+        kept = answer.take(piece, monotonic())
+        if answer.held > self._limits.answer_bytes:
+            self._break(BadAnswerError(f"a frame of more than {self._limits.answer_bytes} bytes"))
+            return
+        if not kept:
+            return
+        if not client.answered:
+            if answer.reader.error is not None and self.choice.may_fail_over:
+                self._break(LostError("the engine began its stream with an error", heard=True))
+                return
+            client.begin(_OK, [(b"content-type", self._kind)])
+        client.piece(kept)
+
+    def _break(self, error: UpstreamError) -> None:
+        """Give the reply up for what it brought."""
+        if self._ended is None:
+            self.abandon()
+            self.failed(error)
+
+    def _end_whole(self, body: bytes) -> None:
+        status = self._status
+        if status != _OK and not _clients_fault(status):
+            self._story.failed(self, EngineError(status, body))
+            return
+        headers = [(b"content-type", self._kind)]
+        if status != _OK:
+            self.result = Result.CLIENT_ERROR
+            self._client.whole(status, [*headers, (b"x-should-retry", b"false")], body)
+        else:
+            answer = MANNERS[self._story.route.form].whole(body, self._keep_text)
+            self._told, self._text = told_by_whole(answer), answer.text
+            if not answer.complete and self.choice.may_fail_over:
+                self._story.failed(self, EngineError(status, body))
+                return
+            self.result = Result.OK if answer.complete else Result.ERROR
+            self._client.whole(status, headers, self._name.body(body))
+        self._story.done(self)
+
+    def _end_stream(self, answer: StreamedAnswer) -> None:
+        client = self._client
+        if not client.answered:
+            self._story.failed(self, LostError("the engine ended its stream before it began", heard=True))
+            return
+        last = answer.end()
+        if self.result is Result.OK and not answer.reader.complete:
+            self.result = Result.ERROR
+        if last:
+            client.piece(last)
+        client.end()
+        self._story.done(self)
+
+
+def _clients_fault(status: int) -> bool:
+    """Tell whether a status says that the request was at fault, and not the arm."""
+    return 400 <= status < _SERVER_ERRORS and status not in _ARMS_FAULT  # noqa: PLR2004
