@@ -26,6 +26,7 @@ from canary.records import flat
 
 PREFIX = "lk-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 10**12  # of any limit: what a float still counts exactly
 _TRIES = 5
 
@@ -137,7 +138,8 @@ def parse(texts: Mapping[str, str]) -> dict[str, ApiKey]:
     found = {}
     for key_hash, text in texts.items():
         try:
-            found[key_hash] = ApiKey.from_json(text)
+            if _HASH.fullmatch(key_hash):
+                found[key_hash] = ApiKey.from_json(text)
         except (ValueError, KeyError, TypeError, Usage):
             continue
     return found

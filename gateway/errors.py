@@ -12,6 +12,9 @@ GatewayError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import ceil, inf
+
 from serving import wire
 
 
@@ -63,25 +66,50 @@ class BadAnswerError(UpstreamError):
 class ApiError(GatewayError):
     """An answer of the gateway's own, in OpenAI's form."""
 
-    def __init__(self, status: int, message: str, code: str, *, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        *,
+        param: str | None = None,
+        kind: str = "",
+        retry_after_s: float | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """`retry_after_s` is when a repetition may succeed (infinity: never), `headers` are sent as they are."""
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
+        self._kind = kind or ("server_error" if status >= 500 else "invalid_request_error")  # noqa: PLR2004
+        self._retry_after_s = retry_after_s
+        self._headers = headers
 
     def body(self) -> bytes:
         """OpenAI's error object."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"  # noqa: PLR2004
-        return wire.error_body(str(self), kind, self.code, self.param)
+        return wire.error_body(str(self), self._kind, self.code, self.param)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What SDKs obey: openai-python retries as `x-should-retry` says, after `retry-after` seconds."""
-        head = [(b"content-type", b"application/json")]
-        if self.status in _RETRY:
-            return [*head, (b"x-should-retry", b"true"), (b"retry-after", b"1")]
-        return [*head, (b"x-should-retry", b"false")]
+        """What SDKs obey: openai-python retries as `x-should-retry` says, after `retry-after-ms` or `retry-after`.
+
+        It would not wait longer than a minute, and try at once instead; so beyond that it is told not to.
+        """
+        head = [(b"content-type", b"application/json"), *self._headers]
+        wait = self._retry_after_s
+        if wait is None:
+            wait = _RETRY_S if self.status in _RETRY else inf
+        again = b"true" if wait <= _PATIENCE_S else b"false"
+        head.append((b"x-should-retry", again))
+        if wait < inf:
+            head.append((b"retry-after", b"%d" % max(1, ceil(wait))))
+        if self._retry_after_s is not None and wait < inf:
+            head.append((b"retry-after-ms", b"%d" % max(1, ceil(wait * 1000))))
+        return head
 
 
+_RETRY_S = 1.0
+_PATIENCE_S = 60.0
 _RETRY = frozenset({429, 502, 503, 504})
 
 
@@ -104,6 +132,9 @@ def not_found(path: str) -> ApiError:
     return ApiError(404, f"Unknown request URL: {path}. Check the path and the method.", "unknown_url")
 
 
+_NAME_MOST = 200  # characters of a name that is said again
+
+
 def no_model(model: str) -> ApiError:
     """Say 404 the way OpenAI does for an unknown model."""
-    return ApiError(404, f"The model `{model}` does not exist", "model_not_found", param="model")
+    return ApiError(404, f"The model `{model[:_NAME_MOST]}` does not exist", "model_not_found", param="model")
