@@ -1,8 +1,8 @@
-"""OpenAI's shapes as vLLM speaks them, and the one rule of a good answer (pure).
+"""OpenAI's shapes as vLLM speaks them, and the one rule of a good chat answer (pure).
 
 A streamed answer is good only with finish_reason, usage and `[DONE]`, and no error object; a whole one needs the same
 without the `[DONE]`. The gateway, the shadow and the load test all ask here. `usage` comes only to those who send
-`stream_options: {"include_usage": true}`.
+`stream_options: {"include_usage": true}`. The other routes: `serving.responses`, `serving.plain`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from serving.errors import ServingError
 from serving.sse import payload
 
 DONE = b"data: [DONE]\n\n"
+_USAGE_WORDS = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
 _BROKEN_FINISHES = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
 _CONTENT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
 
@@ -88,15 +89,24 @@ class AnswerReader:
         self._open: set[int] = set()
 
     @property
+    def room(self) -> int:
+        """How many characters of text may still be kept."""
+        return self._room
+
+    @property
     def text(self) -> str:
         """The first choice's text, as far as it was kept."""
         return "".join(self._kept)
 
     @property
+    def ended(self) -> bool:
+        """Whether every choice finished and `[DONE]` came."""
+        return bool(self.finish_reason) and not self._open and self.done
+
+    @property
     def complete(self) -> bool:
         """Whether this was a good answer: finish_reason, usage and `[DONE]`, and no error."""
-        finished = bool(self.finish_reason) and not self._open
-        return finished and self.usage is not None and self.done and self.error is None
+        return self.ended and self.usage is not None and self.error is None
 
     def frame(self, frame: bytes) -> FrameKind:
         """Take the next raw frame and say what it brought. Never raises: what cannot be read is an error."""
@@ -106,10 +116,10 @@ class AnswerReader:
         if data.strip() == b"[DONE]":
             self.done = True
             return FrameKind.DONE
-        chunk = _parsed(data)
+        chunk = parsed(data)
         if chunk is None:
             return self._failed("the engine sent a data frame that is not a JSON object")
-        message = _error_message(chunk)
+        message = error_message(chunk)
         return self._failed(message) if message is not None else self._chunk(chunk)
 
     def _failed(self, message: str) -> FrameKind:
@@ -117,10 +127,10 @@ class AnswerReader:
         return FrameKind.ERROR
 
     def _chunk(self, chunk: dict[str, Any]) -> FrameKind:
-        usage = _usage(chunk.get("usage"))
+        usage = usage_of(chunk.get("usage"))
         if usage is not None:
             self.usage = usage
-        choices = _objects(chunk.get("choices"))
+        choices = objects(chunk.get("choices"))
         # A loop, not any(): every choice must be read.
         brought = [self._choice(choice) for choice in choices]
         if any(brought):
@@ -156,18 +166,18 @@ class AnswerReader:
 
 def read_whole(body: bytes, keep_text: int = 0) -> WholeAnswer:
     """Read an answer that came in one body. Never raises: what cannot be read is an error."""
-    answer = _parsed(body)
+    answer = parsed(body)
     if answer is None:
         return WholeAnswer(error="the engine's answer is not a JSON object")
-    message = _error_message(answer)
+    message = error_message(answer)
     if message is not None:
         return WholeAnswer(error=message)
-    choices = _objects(answer.get("choices"))
+    choices = objects(answer.get("choices"))
     reasons = [str(choice.get("finish_reason") or "") for choice in choices]
     broken = next((reason for reason in reasons if reason in _BROKEN_FINISHES), None)
     return WholeAnswer(
         finish_reason=reasons[-1] if all(reasons) and reasons else "",
-        usage=_usage(answer.get("usage")),
+        usage=usage_of(answer.get("usage")),
         error=f"the engine gave the answer up (finish_reason {broken})" if broken else None,
         text=_whole_text(choices[0])[:keep_text] if choices else "",
     )
@@ -176,7 +186,7 @@ def read_whole(body: bytes, keep_text: int = 0) -> WholeAnswer:
 def readable(frame: bytes) -> bool:
     """Tell whether a raw frame holds data that a client can read: `[DONE]` or a JSON object."""
     data = payload(frame) or b""
-    return data.strip() == b"[DONE]" or _parsed(data) is not None
+    return data.strip() == b"[DONE]" or parsed(data) is not None
 
 
 def error_body(message: str, type_: str, code: int | str | None, param: str | None = None) -> bytes:
@@ -216,7 +226,8 @@ def _score(position: dict[str, Any], token: int | None) -> TokenScore:
     return TokenScore(logprob=float(entry["logprob"]), rank=int(entry["rank"]))
 
 
-def _parsed(data: bytes) -> dict[str, Any] | None:
+def parsed(data: bytes) -> dict[str, Any] | None:
+    """Return a JSON object; None if the bytes are anything else."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -224,11 +235,12 @@ def _parsed(data: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _objects(value: object) -> list[dict[str, Any]]:
+def objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list, whatever else it holds."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _error_message(value: Mapping[str, Any]) -> str | None:
+def error_message(value: Mapping[str, Any]) -> str | None:
     """Return the message of an error object; None if there is none. Older vLLM sent the error's fields bare."""
     error = value if value.get("object") == "error" else value.get("error")
     if not error:
@@ -238,15 +250,20 @@ def _error_message(value: Mapping[str, Any]) -> str | None:
     return str(error)
 
 
-def _usage(value: object) -> Usage | None:
+def usage_of(value: object) -> Usage | None:
+    """Return a `usage` object's tokens, in the words of chat or of /v1/responses; None if there is none."""
     if not isinstance(value, dict):
         return None
-    details = value.get("prompt_tokens_details")
+    prompt, completion = next((words for words in _USAGE_WORDS if words[0] in value), ("", ""))
+    if not prompt:
+        return None  # audio may be billed by its length
+    details = value.get(f"{prompt}_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(_count(value.get("prompt_tokens")), _count(value.get("completion_tokens")), _count(cached))
+    return Usage(count(value.get(prompt)), count(value.get(completion)), count(cached))
 
 
-def _count(value: object) -> int:
+def count(value: object) -> int:
+    """Return a number of tokens; nonsense is 0."""
     return value if isinstance(value, int) and value > 0 else 0
 
 

@@ -1,57 +1,115 @@
 """The public name in the answers: an app sees the model it asked for, never the one that is being tried out.
 
-The engine's name is replaced in place where that is certainly the top-level `model`: the one JSON string value that
-follows the unescaped key, before any nested object or list. Anything unusual takes the slow way, through a parser.
+Only the name's own bytes change: the string value of `model` at the top, and in a `response` at the top (the events of
+/v1/responses carry it there). It is replaced in place where a look at the bytes makes its place certain: the unescaped
+key, before any nested object or list, and no such key after it. Anything else is walked member by member.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from collections.abc import Iterator
+from json.decoder import scanstring  # type: ignore[attr-defined]
+
+_KEY = b'"model"'
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DATA = re.compile(rb"^(?:\xef\xbb\xbf)?data:[ ]?(.*)$", re.MULTILINE)
+_DECODER = json.JSONDecoder()
 
 
 class PublicName:
     """Replaces what an engine calls its model by what the app calls it; all other bytes stay."""
 
-    __slots__ = ("_needle", "_public", "_public_json", "_same")
+    __slots__ = ("_needle", "_public_json", "_same")
 
     def __init__(self, served: str, public: str) -> None:
         self._same = served == public
-        self._public = public
         self._public_json = json.dumps(public).encode()
-        self._needle = b'"model":' + json.dumps(served, ensure_ascii=False).encode()
+        self._needle = _KEY + b":" + json.dumps(served, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
     def frame(self, frame: bytes) -> bytes:
         """Return one raw server-sent event with the public name."""
+        if _KEY not in frame:
+            return frame
         quick = self._quick(frame)
-        if quick is not None or b'"model"' not in frame:
-            return frame if quick is None else quick
-        data = b"\n".join(line[5:].strip() for line in frame.splitlines() if line.startswith(b"data:"))
-        renamed = self._slow(data)
-        return frame if renamed is None else b"data: " + renamed + b"\n\n"
+        if quick is not None:
+            return quick
+        lines = list(_DATA.finditer(frame.replace(b"\r", b"\n")))
+        if not lines:
+            return frame
+        told = self._slow(b"\n".join(line[1] for line in lines)).split(b"\n")
+        parts, at = [], 0
+        for line, data in zip(lines, told, strict=True):
+            parts += [frame[at : line.start(1)], data]
+            at = line.end(1)
+        return b"".join([*parts, frame[at:]])
 
     def body(self, body: bytes) -> bytes:
         """Return a whole answer with the public name; what is no JSON object stays as it is."""
+        if _KEY not in body:
+            return body
         quick = self._quick(body)
-        if quick is not None or b'"model"' not in body:
-            return body if quick is None else quick
-        renamed = self._slow(body)
-        return body if renamed is None else renamed
+        return self._slow(body) if quick is None else quick
 
     def _quick(self, raw: bytes) -> bytes | None:
         """Replace in place, or None if that would not be certain."""
         at = raw.find(self._needle)
         if at < 1 or raw[at - 1] not in b"{, \n\t\r" or raw.count(b"{", 0, at) != 1 or raw.find(b"[", 0, at) != -1:
             return None
-        return raw if self._same else raw[: at + 8] + self._public_json + raw[at + len(self._needle) :]
+        end = at + len(self._needle)
+        if raw.find(_KEY, end) != -1:
+            return None
+        return raw if self._same else raw[: at + 8] + self._public_json + raw[end:]
 
-    def _slow(self, raw: bytes) -> bytes | None:
-        """Replace through a parser, or None if there is nothing to replace."""
+    def _slow(self, raw: bytes) -> bytes:
+        """Replace by walking; what is no JSON object stays as it is."""
         try:
-            value: Any = json.loads(raw)
-        except ValueError:
-            return None
-        if not isinstance(value, dict) or not isinstance(value.get("model"), str) or value["model"] == self._public:
-            return None
-        value["model"] = self._public
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+            text = raw.decode("utf-8", "surrogatepass")
+            places = list(_places(text, 0))
+        except (ValueError, StopIteration, RecursionError):
+            return raw
+        parts, at = [], 0
+        for start, end in places:
+            parts += [text[at:start].encode("utf-8", "surrogatepass"), self._public_json]
+            at = end
+        return b"".join([*parts, text[at:].encode("utf-8", "surrogatepass")])
+
+
+def _places(text: str, at: int, *, nested: bool = False) -> Iterator[tuple[int, int]]:
+    """Find where the names stand in the object that begins at `at`. Raises ValueError on what is not JSON."""
+    for name, start, end in _members(text, at):
+        if name == "model" and text[start] == '"':
+            yield start, end
+        elif name == "response" and text[start] == "{" and not nested:
+            yield from _places(text, start, nested=True)
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
+    """Walk an object's members: the name, and where the value starts and ends."""
+    at = _past(text, at, "{")
+    if text[at : at + 1] == "}":
+        return
+    while True:
+        name, at = scanstring(text, _past(text, at, '"', space=False), True)
+        start = _past(text, at, ":")
+        _, end = _DECODER.raw_decode(text, start)
+        yield name, start, end
+        at = _skip(text, end)
+        if text[at : at + 1] == "}":
+            return
+        at = _past(text, at, ",")
+
+
+def _past(text: str, at: int, mark: str, *, space: bool = True) -> int:
+    """Step over white space, a mark, and the white space behind it unless it opens a string."""
+    at = _skip(text, at)
+    if text[at : at + 1] != mark:
+        raise ValueError(f"no {mark} at character {at}")
+    return _skip(text, at + 1) if space else at + 1
+
+
+def _skip(text: str, at: int) -> int:
+    """Step over white space."""
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.relay.answer import StreamedAnswer
+from gateway.relay.answer import MANNERS, StreamedAnswer
 from gateway.relay.naming import PublicName
+from gateway.routes.table import Form
+from serving.responses import ResponsesReader
 from serving.wire import DONE
 
 SAME = PublicName("m", "m")
@@ -44,6 +46,26 @@ def cut(raw: bytes, places: list[int]) -> list[bytes]:
     return [raw[a:b] for a, b in pairwise(marks)]
 
 
+def event(kind: str, **more) -> bytes:
+    """One typed event of /v1/responses as an engine writes it."""
+    data = json.dumps({**more, "type": kind}, separators=(",", ":"), ensure_ascii=False)
+    return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+def delta(text: str, number: int) -> bytes:
+    """An event with text."""
+    return event("response.output_text.delta", content_index=0, delta=text, item_id="i", sequence_number=number)
+
+
+def response(kind: str, number: int, **more) -> bytes:
+    """An event with the whole response in it."""
+    return event(f"response.{kind}", response={"id": "r", "metadata": {}, "model": "m", **more}, sequence_number=number)
+
+
+CREATED = response("created", 0, status="in_progress")
+COMPLETED = response("completed", 9, status="completed", usage={"input_tokens": 3, "output_tokens": 2})
+
+
 @settings(deadline=None)  # the machine is shared; a slow example is no failure
 @given(frames, st.lists(st.integers(min_value=0), max_size=12), st.sampled_from([b"", b": bye", b"\n", b"data: x\n"]))
 def test_bytes_pass_unchanged_wherever_the_network_cuts(between: list[bytes], places: list[int], tail: bytes):
@@ -74,17 +96,6 @@ def test_the_public_name_changes_nothing_but_the_name(text: str, places: list[in
     answer = StreamedAnswer(PublicName("m", 'pub"lic'), usage_asked=True)
     got = b"".join(answer.take(piece, 0.0) for piece in cut(raw, places)) + answer.end()
     assert got == raw.replace(b'"created":1,"model":"m"', b'"created":1,"model":"pub\\"lic"')
-
-
-def test_a_name_in_an_unusual_place_is_replaced_through_a_parser():
-    """Spaces, another order, an unexpected name: still the public name."""
-    name = PublicName("m", "p")
-    assert json.loads(name.body(b'{"choices":[{"model":"m"}], "model" : "other"}')) == {
-        "choices": [{"model": "m"}],
-        "model": "p",
-    }
-    assert name.frame(b'data: {"choices": [], "model": "m"}\r\n\r\n') == b'data: {"choices":[],"model":"p"}\n\n'
-    assert name.body(b'no json with "model"') == b'no json with "model"'
 
 
 def test_the_first_content_is_timed_not_the_role():
@@ -120,3 +131,103 @@ def test_a_last_frame_without_its_blank_line_is_read_as_any_other():
     answer = StreamedAnswer(SAME, usage_asked=False)
     answer.take(USAGE.rstrip(), 1.0)
     assert b"usage" not in answer.end()
+
+
+@settings(deadline=None)  # the machine is shared; a slow example is no failure
+@given(st.lists(st.text(max_size=30), max_size=8), st.lists(st.integers(min_value=0), max_size=12))
+def test_typed_events_pass_unchanged_but_for_the_name(texts: list[str], places: list[int]):
+    """The name stands in the response inside the event; every other byte is the engine's, wherever it was cut."""
+    deltas = [delta(text, number) for number, text in enumerate(texts, 1)]
+    raw = b"".join([CREATED, b": ping\r\n\r\n", *deltas, COMPLETED])
+    answer = StreamedAnswer(PublicName("m", "public"), usage_asked=False, form=Form.RESPONSES)
+    got = b"".join(answer.take(piece, 0.0) for piece in cut(raw, places)) + answer.end()
+    assert got == raw.replace(b'"model":"m"', b'"model":"public"')
+    assert answer.reader.complete
+    assert answer.reader.content_chunks == sum(bool(text) for text in texts)
+
+
+@pytest.mark.parametrize("tail", [b"", b"event: response.completed\ndata: {", b"event: response.comp", b": pi"])
+def test_a_response_that_dies_ends_in_an_error_event(tail: bytes):
+    """In OpenAI's form, numbered on, and without chat's [DONE]."""
+    answer = StreamedAnswer(SAME, usage_asked=False, form=Form.RESPONSES)
+    passed = b"".join(answer.take(piece, 0.0) for piece in (CREATED, delta("a", 1), delta("b", 2), tail))
+    name, data = answer.end("out of time", "late").removesuffix(b"\n\n").split(b"\n")
+    assert passed == CREATED + delta("a", 1) + delta("b", 2)
+    assert name == b"event: error"
+    assert json.loads(data.removeprefix(b"data: ")) == {
+        "type": "error",
+        "code": "late",
+        "message": "out of time",
+        "param": None,
+        "sequence_number": 3,
+    }
+    assert not answer.reader.complete
+
+
+def test_an_error_that_the_engine_told_is_not_told_twice():
+    """Its own words are better."""
+    answer = StreamedAnswer(SAME, usage_asked=False, form=Form.RESPONSES)
+    told = event("error", message="out of memory", code="x", sequence_number=1)
+    assert answer.take(CREATED + told, 0.0) + answer.end() == CREATED + told
+    assert answer.reader.error == "out of memory"
+
+
+def test_a_last_event_without_its_blank_line_gets_one():
+    """A client would throw it away, and with it the whole answer."""
+    answer = StreamedAnswer(PublicName("m", "p"), usage_asked=False, form=Form.RESPONSES)
+    got = answer.take(CREATED + COMPLETED.rstrip(), 0.0) + answer.end()
+    assert got == (CREATED + COMPLETED).replace(b'"model":"m"', b'"model":"p"')
+    assert answer.reader.complete
+
+
+@pytest.mark.parametrize("form", [Form.CHAT, Form.RESPONSES])
+def test_a_chunk_of_a_megabyte_passes_in_any_pieces(form: Form):
+    """Big tool arguments and images come in one frame, and no piece costs the square of it."""
+    text = "é" * 500_000
+    raw = content(text) + FINISH + USAGE + DONE if form is Form.CHAT else CREATED + delta(text, 1) + COMPLETED
+    answer = StreamedAnswer(SAME, usage_asked=True, form=form)
+    pieces = [raw[at : at + 1999] for at in range(0, len(raw), 1999)]
+    assert b"".join(answer.take(piece, 0.0) for piece in pieces) + answer.end() == raw
+    assert answer.reader.complete
+
+
+def test_several_frames_in_one_piece_leave_at_once():
+    """Nothing waits but a frame that was cut."""
+    answer = StreamedAnswer(SAME, usage_asked=True)
+    frames = [content(text) for text in "abc"]
+    assert answer.take(b"".join(frames) + frames[0][:9], 0.0) == b"".join(frames)
+    assert answer.held == 9
+    assert answer.take(frames[0][9:], 0.0) == frames[0]
+
+
+def test_a_streamed_transcript_is_good_without_usage():
+    """It comes to those who ask with a form field of its own; the engine's chunks have no index."""
+    answer = StreamedAnswer(PublicName("m", "p"), usage_asked=True, form=Form.UPLOAD)
+    got = b"".join(
+        answer.take(frame, 1.0)
+        for frame in (
+            chunk(choices=[{"delta": {"content": "one"}}]),
+            chunk(choices=[{"delta": {"content": " two"}, "finish_reason": "stop", "stop_reason": None}]),
+            DONE,
+        )
+    )
+    assert got.count(b'"model":"p"') == 2
+    assert answer.end() == b""
+    assert answer.reader.complete
+
+
+def test_every_form_is_read_in_its_own_way():
+    """A whole answer of one form is no good answer of another."""
+    chat = b'{"choices":[{"finish_reason":"stop","message":{}}],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
+    said = b'{"status":"completed","usage":{"input_tokens":1,"output_tokens":1}}'
+    good = {
+        Form.CHAT: {chat},
+        Form.COMPLETION: {chat},
+        Form.RESPONSES: {said},
+        Form.PLAIN: {chat, said},
+        Form.UPLOAD: {chat, said, b"words"},
+    }
+    assert set(good) == set(Form)
+    for form, manner in MANNERS.items():
+        assert {body for body in (chat, said, b"words") if manner.whole(body, 0).complete} == good[form]
+    assert isinstance(StreamedAnswer(SAME, usage_asked=False, form=Form.RESPONSES).reader, ResponsesReader)
