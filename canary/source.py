@@ -28,16 +28,23 @@ class Source:
         return self.lines.get(path, 1)
 
 
-def read(text: str) -> Source:
-    """Read one YAML document; what is wrong with it stands in `faults`, never in an exception."""
+def read(text: str, *, longest: int = _LONGEST, most: int = _MOST) -> Source:
+    """Read one YAML document; what is wrong with it stands in `faults`, never in an exception.
+
+    `longest` is in characters, `most` in values.
+    """
     source = Source()
-    if len(text) > _LONGEST:
-        source.faults.append((1, f"longer than {_LONGEST} characters; a spec holds paths, not data"))
+    if len(text) > longest:
+        source.faults.append((1, f"longer than {longest} characters; such a file holds paths, not data"))
         return source
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)  # refuses control characters
+    except yaml.YAMLError as error:
+        source.faults.append(_fault(error))
+        return source
     try:
         node = loader.get_single_node()
-        source.value = None if node is None else _Reader(loader, source).plain(node, ())
+        source.value = None if node is None else _Reader(loader, source, most).plain(node, ())
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         source.faults.append(_fault(error))
     finally:
@@ -48,15 +55,16 @@ def read(text: str) -> Source:
 class _Reader:
     """Turns nodes into values, noting lines and doubled keys."""
 
-    def __init__(self, loader: yaml.SafeLoader, source: Source) -> None:
+    def __init__(self, loader: yaml.SafeLoader, source: Source, most: int) -> None:
         self.loader = loader
         self.source = source
+        self.most = most
         self.seen = 0
 
     def plain(self, node: yaml.Node, path: Path) -> Any:
         self.seen += 1
-        if self.seen > _MOST:
-            raise ValueError(f"more than {_MOST} values; take the aliases out")
+        if self.seen > self.most:
+            raise ValueError(f"more than {self.most} values; take the aliases out")
         self.source.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             return dict(self._pairs(node, path))

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from canary.core.arms import Endpoint, Split
+from canary.core.arms import Split
 from canary.link import StoreError, open_redis
 from gateway.errors import SettingsError
+from gateway.pool.options import PoolOptions
+from gateway.split import catalogue
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long and how large, at most: seconds and bytes."""
+    """How long, how large and how many, at most: `_s` is in seconds, `_bytes` in bytes."""
 
+    head_s: float = 30.0  # for a request to arrive whole
+    stall_s: float = 60.0  # for a client to take what was sent
     connect_s: float = 2.0
     first_byte_s: float = 60.0  # streams only: a whole answer's first byte is its last
     between_s: float = 60.0
     total_s: float = 600.0
+    head_bytes: int = 32 * 1024
+    headers: int = 100
     body_bytes: int = 12 * 1024 * 1024
+    nesting: int = 64  # levels of a JSON body
+    n_most: int = 128  # answers to one request: n, best_of
+    list_most: int = 2048  # items of a prompt, an input, documents: OpenAI's own limit for embeddings
     answer_bytes: int = 64 * 1024 * 1024
     idle_s: float = 4.0  # below the 5 s after which vLLM's server closes an idle connection
     drain_s: float = 30.0
@@ -36,7 +43,10 @@ _USUAL = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a worker is told. `models` are the static splits that hold until the store says otherwise."""
+    """Everything a worker is told. `models` are the static splits that hold until the store says otherwise.
+
+    `access_log` is a file, "-" for standard output, "" for none; `otel_endpoint` is where traces go, "" for nowhere.
+    """
 
     host: str
     port: int
@@ -46,6 +56,10 @@ class Settings:
     state: Path
     models: tuple[Split, ...]
     limits: Limits = _USUAL
+    pools: Mapping[str, PoolOptions] = field(default_factory=dict)
+    models_file: Path | None = None  # read again when it changes
+    access_log: str = ""
+    otel_endpoint: str = ""
 
 
 class _Environment(BaseSettings):
@@ -60,13 +74,41 @@ class _Environment(BaseSettings):
     redis_url: str = "redis://127.0.0.1:6380/0"
     state: Path = Path(".linnet")
     models: Path = Path("models.yaml")
+    request_timeout: float = Field(_USUAL.head_s, gt=0)
+    stall_timeout: float = Field(_USUAL.stall_s, gt=0)
     connect_timeout: float = Field(_USUAL.connect_s, gt=0)
     first_byte_timeout: float = Field(_USUAL.first_byte_s, gt=0)
     between_timeout: float = Field(_USUAL.between_s, gt=0)
     total_timeout: float = Field(_USUAL.total_s, gt=0)
+    head_limit: int = Field(_USUAL.head_bytes, ge=1024)
+    headers_limit: int = Field(_USUAL.headers, gt=0)
     body_limit: int = Field(_USUAL.body_bytes, gt=0)
+    nesting_limit: int = Field(_USUAL.nesting, ge=8, le=512)
+    n_limit: int = Field(_USUAL.n_most, gt=0)
+    list_limit: int = Field(_USUAL.list_most, gt=0)
     drain_seconds: float = Field(_USUAL.drain_s, gt=0)
     stale_seconds: float = Field(_USUAL.stale_s, gt=0)
+    access_log: str = ""
+    otel_endpoint: str = ""
+
+    def limits(self) -> Limits:
+        """Return the limits as one value."""
+        return Limits(
+            head_s=self.request_timeout,
+            stall_s=self.stall_timeout,
+            connect_s=self.connect_timeout,
+            first_byte_s=self.first_byte_timeout,
+            between_s=self.between_timeout,
+            total_s=self.total_timeout,
+            head_bytes=self.head_limit,
+            headers=self.headers_limit,
+            body_bytes=self.body_limit,
+            nesting=self.nesting_limit,
+            n_most=self.n_limit,
+            list_most=self.list_limit,
+            drain_s=self.drain_seconds,
+            stale_s=self.stale_seconds,
+        )
 
 
 def load() -> Settings:
@@ -81,15 +123,7 @@ def load() -> Settings:
         open_redis(env.redis_url)
     except StoreError as error:
         raise SettingsError(f"LINNET_REDIS_URL: {error}") from None
-    limits = Limits(
-        connect_s=env.connect_timeout,
-        first_byte_s=env.first_byte_timeout,
-        between_s=env.between_timeout,
-        total_s=env.total_timeout,
-        body_bytes=env.body_limit,
-        drain_s=env.drain_seconds,
-        stale_s=env.stale_seconds,
-    )
+    listed = catalogue.read(env.models)
     return Settings(
         host=env.gateway_host,
         port=env.gateway_port,
@@ -97,50 +131,10 @@ def load() -> Settings:
         workers=env.workers,
         redis_url=env.redis_url,
         state=env.state,
-        models=read_models(env.models),
-        limits=limits,
+        models=listed.models,
+        limits=env.limits(),
+        pools=listed.pools,
+        models_file=env.models,
+        access_log=env.access_log,
+        otel_endpoint=env.otel_endpoint,
     )
-
-
-def read_models(path: Path) -> tuple[Split, ...]:
-    """Read `models: {NAME: {engine, served_model, replicas: [url]}}` into static splits of generation 0."""
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror or error}; name the file of models in LINNET_MODELS") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not YAML ({str(error).splitlines()[0]}); mend the file") from None
-    models = value.get("models") if isinstance(value, dict) else None
-    if not isinstance(models, dict) or not models:
-        raise SettingsError(f"{path}: no models; write models: {{NAME: {{engine, served_model, replicas: [url]}}}}")
-    return tuple(_static(path, str(name), entry) for name, entry in models.items())
-
-
-def _static(path: Path, name: str, entry: Any) -> Split:
-    """One entry of the file."""
-    where = f"{path}: models.{name}"
-    if not isinstance(entry, dict) or set(entry) != {"engine", "served_model", "replicas"}:
-        raise SettingsError(f"{where}: needs engine, served_model and replicas, and nothing else")
-    replicas = entry["replicas"]
-    if not isinstance(replicas, list) or not replicas:
-        raise SettingsError(f"{where}.replicas: needs at least one base URL, such as http://127.0.0.1:8101")
-    for url in replicas:
-        check_replica(where, url)
-    endpoint = Endpoint(str(entry["engine"]), str(entry["served_model"]), tuple(replicas))
-    return Split(model=name, generation=0, baseline=endpoint)
-
-
-def check_replica(where: str, url: Any) -> None:
-    """Raise SettingsError unless `url` is a plain http base URL."""
-    if not isinstance(url, str) or not _is_base_url(url):
-        raise SettingsError(f"{where}.replicas: {url!r} is no base URL; write one such as http://127.0.0.1:8101")
-
-
-def _is_base_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        port = parts.port  # a property that raises
-    except ValueError:
-        return False
-    plain = url.isascii() and url.isprintable() and " " not in url and not parts.query and not parts.fragment
-    return parts.scheme == "http" and bool(parts.hostname) and port != 0 and plain

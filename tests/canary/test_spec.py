@@ -124,6 +124,7 @@ def test_guards_need_what_feeds_them() -> None:
         (BOMB, "values"),
         ("x" * 300_000, "longer than"),
         ("a: !!python/name:os.system x", "not YAML"),
+        ("a: \x1f", "not YAML"),
     ],
 )
 def test_what_is_no_spec_is_one_line_too(text, word) -> None:

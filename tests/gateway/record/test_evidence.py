@@ -22,7 +22,7 @@ BAD = Outcome(Arm.CANDIDATE, Result.ERROR, stage=2)
 
 def worker(store: Store, folder: Path) -> tuple[Evidence, Splits]:
     """One worker's evidence, with a release under way."""
-    known = Splits([], SplitFiles(folder), "w", 60)
+    known = Splits([Split("m", 0, BASE)], SplitFiles(folder), "w", 60)
     known.offer(LIVE, 0, polled=True)
     return Evidence(store, known, "w", Metrics()), known
 
