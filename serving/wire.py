@@ -17,7 +17,9 @@ from serving.errors import ServingError
 from serving.sse import payload
 
 DONE = b"data: [DONE]\n\n"
-_USAGE_WORDS = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
+_CHAT_USAGE = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
+_RESPONSES_USAGE = ("input_tokens", "output_tokens", "input_tokens_details")
+_DECODE = json.JSONDecoder().decode
 _BROKEN_FINISHES = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
 _CONTENT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
 
@@ -174,12 +176,12 @@ def read_whole(body: bytes, keep_text: int = 0) -> WholeAnswer:
         return WholeAnswer(error=message)
     choices = objects(answer.get("choices"))
     reasons = [str(choice.get("finish_reason") or "") for choice in choices]
-    broken = next((reason for reason in reasons if reason in _BROKEN_FINISHES), None)
+    broken = _BROKEN_FINISHES.intersection(reasons)
     return WholeAnswer(
-        finish_reason=reasons[-1] if all(reasons) and reasons else "",
+        finish_reason=reasons[-1] if reasons and all(reasons) else "",
         usage=usage_of(answer.get("usage")),
-        error=f"the engine gave the answer up (finish_reason {broken})" if broken else None,
-        text=_whole_text(choices[0])[:keep_text] if choices else "",
+        error=f"the engine gave the answer up (finish_reason {min(broken)})" if broken else None,
+        text=_whole_text(choices[0])[:keep_text] if keep_text and choices else "",
     )
 
 
@@ -229,7 +231,7 @@ def _score(position: dict[str, Any], token: int | None) -> TokenScore:
 def parsed(data: bytes) -> dict[str, Any] | None:
     """Return a JSON object; None if the bytes are anything else."""
     try:
-        value = json.loads(data)
+        value = _DECODE(data.decode("utf-8", "surrogatepass"))  # json.loads would try other encodings first
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -254,12 +256,12 @@ def usage_of(value: object) -> Usage | None:
     """Return a `usage` object's tokens, in the words of chat or of /v1/responses; None if there is none."""
     if not isinstance(value, dict):
         return None
-    prompt, completion = next((words for words in _USAGE_WORDS if words[0] in value), ("", ""))
-    if not prompt:
+    words = _CHAT_USAGE if "prompt_tokens" in value else _RESPONSES_USAGE
+    if words[0] not in value:
         return None  # audio may be billed by its length
-    details = value.get(f"{prompt}_details")
+    prompt, completion, details = map(value.get, words)
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(count(value.get(prompt)), count(value.get(completion)), count(cached))
+    return Usage(count(prompt), count(completion), count(cached))
 
 
 def count(value: object) -> int:

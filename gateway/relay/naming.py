@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from json.decoder import scanstring  # type: ignore[attr-defined]
 
 _KEY = b'"model"'
@@ -74,6 +75,12 @@ class PublicName:
             parts += [text[at:start].encode("utf-8", "surrogatepass"), self._public_json]
             at = end
         return b"".join([*parts, text[at:].encode("utf-8", "surrogatepass")])
+
+
+@lru_cache(maxsize=4096)
+def public_name(served: str, public: str) -> PublicName:
+    """Return a PublicName, made once for each pair: both names come from the configuration."""
+    return PublicName(served, public)
 
 
 def _places(text: str, at: int, *, nested: bool = False) -> Iterator[tuple[int, int]]:
