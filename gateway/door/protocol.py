@@ -24,6 +24,9 @@ from gateway.settings import Limits
 
 _LOG = logging.getLogger("linnet.gateway")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_TOO_LARGE = 431, "The head, or the framing of the body, is too large.", "head_too_large"
+_FRAMING = 64 * 1024  # bytes
+_VERSIONS = frozenset({"1.0", "1.1"})
 _LINGER_S = 2.0  # how long a refused client may go on sending before the connection is cut under its answer
 
 
@@ -39,8 +42,8 @@ class Door(HttpToolsProtocol):
         self._size = 0
         self._client: Client | None = None  # who is being answered
         self._exchange: Exchange | None = None
-        self._heading = self._ordinary = self._closing = self._deaf = False
-        self._head_size = 0
+        self._heading = self._begun = self._ordinary = self._closing = self._deaf = False
+        self._came = 0  # bytes of the present request
         self._quiet_since = 0.0
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -57,6 +60,7 @@ class Door(HttpToolsProtocol):
         """Parse what came."""
         if self._deaf:
             return
+        self._begun = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -64,10 +68,11 @@ class Door(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse_bytes(error)
             return
-        if self._heading:
-            self._head_size += len(data)
-            if self._head_size > self._limits.head_bytes:
-                self._refuse_line(431, f"The head is larger than {self._limits.head_bytes} bytes.", "head_too_large")
+        stray = not self._begun and self._client is None and not self._ordinary
+        if stray or self._heading or self._guest is not None:
+            self._came += len(data)
+            if self._came > self._most():
+                self._refuse_line(*_TOO_LARGE)
                 return
         if self._late is None and (self._heading or self._guest is not None):
             self._late = self.loop.call_later(self._limits.head_s, self._too_late)
@@ -99,6 +104,10 @@ class Door(HttpToolsProtocol):
         if self._exchange is not None:
             self._exchange.resume()
 
+    def _most(self) -> int:
+        """Return how many bytes the request may have taken by now: chunks' sizes and extensions count too."""
+        return self._limits.head_bytes + (2 * self._size + _FRAMING if self._guest is not None else 0)
+
     # llhttp calls these
 
     def on_message_begin(self) -> None:
@@ -106,13 +115,16 @@ class Door(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._heading = True
+        self._heading = self._begun = True
         self._ordinary = False
-        self._head_size = 0
+        self._came = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect one header."""
+        """Collect one header; one that follows the body is nobody's."""
         name = name.lower()
+        if self._guest is not None and self._client is not None:
+            self._refuse(self._client, ApiError(400, "Trailers are not read.", "invalid_http"))
+            return
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -126,12 +138,15 @@ class Door(HttpToolsProtocol):
             self._crowded()
             return
         route = PROXIED.get(self.url.partition(b"?")[0]) if self.parser.get_method() == b"POST" else None
+        version = self.parser.get_http_version()
         if len(self.headers) > self._limits.headers:
             self._refuse_line(431, f"More than {self._limits.headers} headers.", "head_too_large")
+        elif version not in _VERSIONS:
+            self._refuse_line(400, "Only HTTP/1.1 is spoken here.", "invalid_http")
         elif route is None:
             self._to_application()
         else:
-            one = self.parser.get_http_version() == "1.1"
+            one = version == "1.1"
             request_id = self._reception.request_id(self.headers)
             alive = one and self.parser.should_keep_alive() and not self._closing
             self._client = client = Client(self, request_id, chunked=one, keep_alive=alive)
@@ -158,6 +173,7 @@ class Door(HttpToolsProtocol):
         """Serve a proxied request that is complete."""
         if self._ordinary:
             super().on_message_complete()
+            self._ordinary = False
             return
         guest, client, self._guest = self._guest, self._client, None
         if guest is None or client is None:
@@ -247,9 +263,10 @@ class Door(HttpToolsProtocol):
         client.refuse(error)
 
     def _refuse_line(self, status: int, message: str, code: str) -> None:
-        """Refuse what is no request, if nothing else is being answered."""
-        if self._client is not None and self._client.answered:
+        """Refuse what is no request; an answer under way is the last one then."""
+        if self._client is not None and self._guest is None:
             self._closing = self._deaf = True
+            self._client.keep_alive = False
             return
         self._refuse(self._client or self._stranger(), ApiError(status, message, code))
 

@@ -18,6 +18,7 @@ from gateway.routes.table import Form, Route
 from gateway.split.choice import ARM, REQUEST_ID, SESSION, SLICE, choose, request_id_from
 from gateway.split.splits import Splits
 
+_CODING = b"transfer-encoding"
 _PASSED = (b"traceparent", b"tracestate")
 _PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
 _AUTHORIZATION, _TYPE, _LENGTH, _ENCODING = b"authorization", b"content-type", b"content-length", b"content-encoding"
@@ -65,6 +66,8 @@ class Reception:
             raise ApiError(415, f"The content type must be {wanted.decode()}.", "unsupported_media_type")
         if known.get(_ENCODING, b"identity").lower() != b"identity":
             raise ApiError(415, "A compressed body is not read; send it as it is.", "unsupported_media_type")
+        if known.get(_CODING, b"chunked").lower() != b"chunked":
+            raise ApiError(400, "The only transfer coding is chunked.", "invalid_http")
         most = self._desk.limits.body_bytes
         declared = known.get(_LENGTH, b"0")
         if not declared.isdigit() or len(declared) > len(str(most)) or int(declared) > most:

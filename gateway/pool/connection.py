@@ -19,6 +19,8 @@ from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 
 _LOG = logging.getLogger("linnet.gateway")
 _HEADERS_MOST = 200
+_FRAMING_MOST = 64 * 1024  # bytes that bring no piece of a body
+_VERSIONS = frozenset({"1.0", "1.1"})
 _FOREVER = float("inf")
 
 Headers = list[tuple[bytes, bytes]]
@@ -65,6 +67,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_complete",
         "_framed",
+        "_framing",
         "_headers",
         "_heard_at",
         "_keep",
@@ -95,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._status = 0
         self._framed = self._complete = self._keep = self._paused = False
+        self._framing = 0  # bytes since the last piece of a body
         self._sent_at = self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -109,7 +113,7 @@ class Connection(asyncio.Protocol):
             raise RuntimeError("a connection takes one request at a time")
         self._sink, self._patience = sink, patience
         self.used += 1
-        self._status, self._headers = 0, []
+        self._status, self._headers, self._framing = 0, [], 0
         self._framed = self._complete = self._keep = self._paused = self.heard = False
         self._sent_at = self._heard_at = now = monotonic()
         wait = min(patience.first_byte_s, patience.total_s)
@@ -162,6 +166,7 @@ class Connection(asyncio.Protocol):
             return
         self.heard = True
         self._heard_at = monotonic()
+        self._framing += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -175,6 +180,8 @@ class Connection(asyncio.Protocol):
                 return
         if self._complete:
             self._finish()
+        elif self._framing > _FRAMING_MOST:
+            self._fail(BadAnswerError("a head, or a framing, without end"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits for a reply; one without length or chunks ends here."""
@@ -201,18 +208,23 @@ class Connection(asyncio.Protocol):
         self._headers.append((name, value))
         if len(self._headers) > _HEADERS_MOST:
             self._fail(BadAnswerError("too many headers"))
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            self._fail(BadAnswerError("an encoding that was not asked for"))
 
     def on_headers_complete(self) -> None:
         """Take the status, but for 1xx: another head follows it."""
         status = self._parser.get_status_code()
         if status < 200:  # noqa: PLR2004
             self._headers, self._framed = [], False
+        elif self._parser.get_http_version() not in _VERSIONS:
+            self._fail(BadAnswerError("not HTTP/1.1"))
         elif self._sink is not None and not self._complete:
             self._status = status
             self._sink.head(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
+        self._framing = 0
         if self._sink is not None and not self._complete:
             self._sink.body(body)
 
