@@ -142,7 +142,7 @@ class Door(HttpToolsProtocol):
         if len(self.headers) > self._limits.headers:
             self._refuse_line(431, f"More than {self._limits.headers} headers.", "head_too_large")
         elif version not in _VERSIONS:
-            self._refuse_line(400, "Only HTTP/1.1 is spoken here.", "invalid_http")
+            self._refuse_line(400, "Only version 1.1 of HTTP is spoken here.", "invalid_http")
         elif route is None:
             self._to_application()
         else:

@@ -105,7 +105,7 @@ async def test_a_body_longer_than_its_length_is_cut_there(siege: Siege) -> None:
     async with line(siege.house.url) as client:
         await client.say(counted() + b"}}}} garbage\r\n\r\n")
         heard = await client.until_closed()
-    assert [status // 100 for status in heard.statuses] in ([2, 4], [4])
+    assert [status // 100 for status in heard.statuses] in ([2], [2, 4], [4])
     assert heard.closed
     reached = len(siege.engine.requests)
     assert all(sent.endswith(b"4}") for sent in siege.engine.requests)
