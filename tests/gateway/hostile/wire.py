@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ ANSWER = json.dumps(
 ).encode()
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(ANSWER), ANSWER)
 PATIENCE_S = 5.0
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 def request(
@@ -52,8 +54,8 @@ class Heard:
 
     @property
     def statuses(self) -> list[int]:
-        """The status of each answer, in order; bodies are JSON, and hold no status line."""
-        return [int(part[:3]) for part in self.raw.split(b"HTTP/1.1 ")[1:]]
+        """The status of each answer, in order."""
+        return [int(found[1]) for found in _STATUS.finditer(self.raw)]
 
 
 class Line:
@@ -79,15 +81,17 @@ class Line:
         self._writer.transport.abort()
 
     async def flood(self, start: bytes, piece: bytes, most: int) -> Heard:
-        """Send `piece` again and again until the gateway hangs up, or `most` bytes are gone."""
-        sent = len(start)
+        """Send `piece` again and again until the gateway says something or hangs up, or `most` bytes are gone."""
+        hearing = asyncio.ensure_future(self.until_closed(PATIENCE_S * 2))
         self._writer.write(start)
+        sent = len(start)
         with contextlib.suppress(ConnectionError):
-            while sent < most and not self._reader.at_eof():
+            while sent < most and not hearing.done() and not self._heard:
                 self._writer.write(piece)
                 sent += len(piece)
                 await asyncio.wait_for(self._writer.drain(), PATIENCE_S)
-        heard = await self.until_closed()
+                await asyncio.sleep(0)
+        heard = await hearing
         return Heard(heard.raw, heard.closed, sent)
 
     async def shout(self, piece: bytes, most: int) -> int:
@@ -116,7 +120,7 @@ class Line:
         """Listen until so many answers are complete, or the gateway ends the connection."""
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(PATIENCE_S):
-                while self._heard.count(b"HTTP/1.1 ") < count or not _complete(self._heard):
+                while len(_STATUS.findall(self._heard)) < count or not _complete(self._heard):
                     piece = await self._reader.read(65536)
                     if not piece:
                         return Heard(self._heard, closed=True)
@@ -126,8 +130,9 @@ class Line:
 
 def _complete(raw: bytes) -> bool:
     """Tell whether the last answer is whole, by its length or its last chunk."""
-    head, end, body = raw[raw.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n")
-    if head.startswith(b"HTTP/1.1 1"):
+    *_, last = _STATUS.finditer(raw)
+    head, end, body = raw[last.start() :].partition(b"\r\n\r\n")
+    if last[1].startswith(b"1"):
         return bool(end)
     declared = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     return len(body) == int(declared[0]) if declared else body.endswith(b"0\r\n\r\n")
