@@ -1,0 +1,52 @@
+"""Traces and GenAI metrics by OpenTelemetry, if they are wanted: what a request asks of them.
+
+Nothing of OpenTelemetry is imported until an endpoint is set. Without one, a client's own trace context passes to the
+engine as it came.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from gateway.errors import SettingsError
+from gateway.record.log import Entry
+
+Headers = list[tuple[bytes, bytes]]
+_OTEL = "gateway.record.otel"
+
+
+class Span(Protocol):
+    """One request in a trace, from its last byte read to its answer's last byte sent."""
+
+    def headers(self) -> Headers:
+        """Return the context for the engine, in place of the client's: what the engine does is below this span."""
+
+    def end(self, entry: Entry) -> None:
+        """Say how it ended; call it once."""
+
+
+class Tracer(Protocol):
+    """Begins spans. Neither this nor a span ever waits for the network."""
+
+    def begin(self, traceparent: bytes | None, tracestate: bytes | None) -> Span:
+        """Begin a request under the client's context, or a trace of its own if that is absent or not valid."""
+
+    async def close(self) -> None:
+        """Send what is left, for two seconds at most."""
+
+
+def open_tracer(endpoint: str, worker: str) -> Tracer:
+    """Return the tracer that sends to a collector's OTLP/HTTP base URL. Raises SettingsError with one line."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise SettingsError(f"LINNET_OTEL_ENDPOINT: {endpoint}: no base URL; write one such as http://127.0.0.1:4318")
+    try:
+        otel = import_module(_OTEL)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"LINNET_OTEL_ENDPOINT: {error.name} is not installed; install linnet[otel] or unset it"
+        ) from None
+    tracer: Tracer = otel.sending_to(endpoint.rstrip("/"), worker)
+    return tracer
