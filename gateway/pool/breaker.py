@@ -36,28 +36,28 @@ class Breaker:
     __slots__ = (
         "_chance",
         "_changed",
-        "_closed_at",
         "_failed",
         "_in_a_row",
-        "_options",
         "_results",
         "_trips",
         "_unreachable",
         "_window_ends",
+        "closed_at",
         "epoch",
+        "options",
         "state",
         "until",
     )
 
     def __init__(self, options: PoolOptions, chance: Callable[[], float], changed: Callable[[], None]) -> None:
-        self._options = options
+        self.options = options
         self._chance = chance
         self._changed = changed  # called after each change of state
-        self._closed_at = 0.0
         self._trips = 0
         self._unreachable = False
         self.state = State.CLOSED
         self.epoch = 0
+        self.closed_at = 0.0
         self.until = 0.0  # an open breaker lets a probe through from this time on
         self._in_a_row = self._results = self._failed = 0
         self._window_ends = 0.0
@@ -115,20 +115,20 @@ class Breaker:
             self._changed()
 
     def _too_many(self) -> bool:
-        rule = self._options
+        rule = self.options
         enough = self._results >= rule.window_least
         return self._in_a_row >= rule.failures or (enough and self._failed >= rule.failure_rate * self._results)
 
     def _count(self, now: float) -> None:
         if now >= self._window_ends:
             self._results = self._failed = 0
-            self._window_ends = now + self._options.window_s
+            self._window_ends = now + self.options.window_s
         self._results += 1
 
     def _open(self, now: float) -> None:
         """Leave alone, longer each time; three quarters to five quarters of it, so that workers do not come at once."""
-        rule = self._options
-        if self.state is State.CLOSED and now - self._closed_at > rule.open_most_s:
+        rule = self.options
+        if self.state is State.CLOSED and now - self.closed_at > rule.open_most_s:
             self._trips = 0
         wait = min(rule.open_most_s, rule.open_s * 2.0 ** min(self._trips, _MOST_DOUBLINGS))
         self._trips += 1
@@ -137,7 +137,7 @@ class Breaker:
         self._enter(State.OPEN)
 
     def _close(self, now: float) -> None:
-        self._closed_at = now
+        self.closed_at = now
         self._in_a_row = self._results = self._failed = 0
         self._window_ends = 0.0
         self._enter(State.CLOSED)

@@ -1,76 +1,24 @@
-"""The replicas of an arm, and the sending of one request to one of them."""
+"""The pools of a worker, and the sending of one request to one of their replicas."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
-from itertools import count
+from random import Random
 from time import monotonic
-from urllib.parse import urlsplit
 
 from gateway.errors import ConnectError, LostError, UpstreamError
-from gateway.pool.connection import Connection, Patience, Sink
+from gateway.pool.admission import Gate
+from gateway.pool.connection import Connection, Headers, Patience, Sink
+from gateway.pool.options import PoolOptions
+from gateway.pool.replica import Replica
+from gateway.pool.retry import RetryBudget
+from gateway.pool.seats import Pool, Seat
 from gateway.settings import Limits
 
-_RESTS_S = 1.0  # a replica that could not be reached is asked last for this long
-
-
-class Replica:
-    """One engine process: its address, its idle connections, the requests it has in hand."""
-
-    def __init__(self, url: str, limits: Limits) -> None:
-        parts = urlsplit(url)
-        self.host = parts.hostname or ""
-        self.port = parts.port or 80
-        self.prefix = parts.path.rstrip("/").encode()
-        self.authority = b"%s:%d" % (self.host.encode(), self.port)
-        self._limits = limits
-        self._idle: deque[Connection] = deque()
-        self.connections = 0
-        self.outstanding = 0
-        self.tokens = 0
-        self.rests_until = 0.0
-        self.turn = 0
-
-    def reusable(self) -> Connection | None:
-        """Take the connection used last; older ones than the engine keeps are closed."""
-        oldest = monotonic() - self._limits.idle_s
-        while self._idle and (self._idle[0].closed or self._idle[0].idle_since < oldest):
-            self._idle.popleft().close()
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.closed:
-                return connection
-        return None
-
-    async def connect(self) -> Connection:
-        """Open a connection. Raises ConnectError."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._limits.connect_s):
-                _, connection = await loop.create_connection(lambda: Connection(self, loop), self.host, self.port)
-        except (OSError, TimeoutError) as error:
-            self.rests_until = monotonic() + _RESTS_S
-            raise ConnectError(f"no connection to an engine ({error or 'timed out'})") from None
-        self.connections += 1
-        return connection
-
-    def close(self) -> None:
-        """Close what is idle."""
-        while self._idle:
-            self._idle.pop().close()
-
-    # its connections call these
-
-    def released(self, connection: Connection) -> None:
-        """Keep a connection for the next request."""
-        self._idle.append(connection)
-
-    def lost(self, _: Connection) -> None:
-        """Forget a connection."""
-        self.connections -= 1
+_USUAL = PoolOptions()
+_SERVER_ERRORS = 500
 
 
 @dataclass(slots=True)
@@ -110,41 +58,53 @@ def head_of(request_id: str, passed: Sequence[tuple[bytes, bytes]] = (), kind: b
 
 
 class Sending:
-    """One request on its way. What no engine has seen is sent to the next replica; nothing else is sent twice.
+    """One request on its way. What no engine has seen is sent to another replica; nothing else is sent twice.
 
     An engine may close an idle connection in the moment it is used again: a reused connection that dies before any byte
-    of a reply is therefore tried once more, on a fresh one.
+    of a reply is therefore tried once more, on a fresh one to the same replica. If that cannot be had, the engine died
+    while it had the request, and nobody else is given it: it may be what killed it.
     """
 
-    __slots__ = ("_connection", "_errand", "_pools", "_replica", "_sink", "_untried", "body", "head")
+    __slots__ = (
+        "_bad",
+        "_began",
+        "_connection",
+        "_epoch",
+        "_errand",
+        "_pool",
+        "_pools",
+        "_seat",
+        "_sink",
+        "_tokens",
+        "_tried",
+        "body",
+    )
 
-    def __init__(self, pools: Pools, untried: list[Replica], errand: Errand, sink: Sink) -> None:
+    def __init__(self, pools: Pools, pool: Pool, errand: Errand, sink: Sink) -> None:
         self._pools = pools
-        self._untried = untried
+        self._pool = pool
         self._errand = errand
+        self._tokens = errand.tokens or 1
         self._sink: Sink | None = sink
-        self._replica: Replica | None = None
+        self._seat: Seat | None = None
         self._connection: Connection | None = None
-        # A connection hands pieces to these two: straight to the one who waits, without a hop.
-        self.head = sink.head
-        self.body = sink.body
+        self._tried: list[Seat] = []
+        self._epoch = 0
+        self._began = 0.0
+        self._bad = False
+        self.body = sink.body  # a connection hands pieces straight to the one who waits, without a hop
 
     def start(self) -> None:
-        """Send to the next replica that was not tried."""
-        if not self._untried:
-            self._say(ConnectError("the arm has no replica"))
-            return
-        replica = self._take(self._untried.pop(0))
-        connection = replica.reusable()
-        if connection is None:
-            self._pools.spawn(self._send_fresh(replica))
-        else:
-            self._send(replica, connection)
+        """Send to whom the pool picks."""
+        self._began = now = monotonic()
+        self._send_to(self._pool.pick(self._tokens, self._errand.affinity, now), now)
 
     def abandon(self) -> None:
         """End the engine's work on this request now; nothing is heard of it any more."""
         self._sink = None
-        connection = self._connection
+        connection, seat = self._connection, self._seat
+        if seat is not None:
+            seat.breaker.let_go(self._epoch)
         self._leave()
         if connection is not None:
             connection.close()
@@ -161,87 +121,163 @@ class Sending:
 
     # the connection calls these
 
+    def head(self, status: int, headers: Headers) -> None:
+        """Pass the head on. What a client did wrong says nothing against the engine; a 5xx does."""
+        seat = self._seat
+        if seat is None or self._sink is None:
+            return
+        if status >= _SERVER_ERRORS:
+            self._bad = True
+        else:
+            seat.breaker.heard(self._epoch, monotonic())
+        self._sink.head(status, headers)
+
     def ended(self) -> None:
         """Pass the last word on."""
+        seat = self._seat
+        if seat is not None:
+            now = seat.replica.answered_at = monotonic()
+            (seat.breaker.failed if self._bad else seat.breaker.succeeded)(self._epoch, now)
         self._leave()
         if self._sink is not None:
             self._sink.ended()
 
     def failed(self, error: UpstreamError) -> None:
         """Try once more what a reused connection lost unheard, else pass the last word on."""
-        replica, unheard = self._replica, isinstance(error, LostError) and not error.heard
+        seat, unheard = self._seat, isinstance(error, LostError) and not error.heard
         reused = self._connection is not None and self._connection.used > 1
         self._connection = None
-        if replica is not None and unheard and reused and self._sink is not None:
-            self._pools.spawn(self._send_fresh(replica))
+        if seat is not None and unheard and reused and self._sink is not None:
+            self._pools.spawn(self._send_fresh(seat, error))
             return
+        if seat is not None:
+            seat.breaker.failed(self._epoch, monotonic())
         self._leave()
         self._say(error)
 
-    async def _send_fresh(self, replica: Replica) -> None:
+    def _send_to(self, seat: Seat | None, now: float) -> None:
+        if seat is None:
+            self._say(ConnectError("the arm has no replica"))
+            return
+        self._seat = seat
+        self._epoch = seat.take(self._tokens, now)
+        connection = seat.replica.reusable()
+        if connection is None:
+            self._pools.spawn(self._send_fresh(seat))
+        else:
+            self._send(seat, connection)
+
+    async def _send_fresh(self, seat: Seat, lost: UpstreamError | None = None) -> None:
+        """Send on a fresh connection; `lost` is how a first attempt on a reused one ended."""
         try:
-            connection = await replica.connect()
+            connection = await seat.replica.connect()
         except ConnectError as error:
             self._leave()
-            if self._untried:
-                self.start()
+            if lost is None:
+                self._send_elsewhere(seat, error)
             else:
-                self._say(error)
+                self._say(lost)
             return
         if self._sink is None:
-            replica.released(connection)
+            connection.idle_since = monotonic()
+            seat.replica.released(connection)
         else:
-            self._send(replica, connection)
+            self._send(seat, connection)
 
-    def _send(self, replica: Replica, connection: Connection) -> None:
+    def _send_elsewhere(self, seat: Seat, error: ConnectError) -> None:
+        """Send to another replica, as long as a client may be kept waiting for connections."""
+        if self._sink is None:
+            return
+        self._tried.append(seat)
+        now = monotonic()
+        other = self._pool.other(self._tried, now) if now - self._began < self._pools.connecting_s else None
+        if other is None:
+            self._say(error)
+        else:
+            self._pools.retried(self._pool.model)
+            self._send_to(other, now)
+
+    def _send(self, seat: Seat, connection: Connection) -> None:
         self._connection = connection
-        connection.send(self._errand.to(replica), self._errand.patience, self)
-
-    def _take(self, replica: Replica) -> Replica:
-        self._replica = replica
-        replica.outstanding += 1
-        return replica
+        connection.send(self._errand.to(seat.replica), self._errand.patience, self)
 
     def _leave(self) -> None:
         """The replica has one request less in hand."""
         self._connection = None
-        if self._replica is not None:
-            self._replica.outstanding -= 1
-            self._replica = None
+        if self._seat is not None:
+            self._seat.give(self._tokens)
+            self._seat = None
 
     def _say(self, error: UpstreamError) -> None:
         if self._sink is not None:
             self._sink.failed(error)
 
 
-class Pools:
-    """Every replica that a split names, by its URL: a replica keeps its connections from one generation to the next."""
+def _nobody(_: str) -> None:
+    """Count nothing."""
 
-    def __init__(self, limits: Limits) -> None:
+
+class Pools:
+    """Every arm's pool, and every replica by its URL: it keeps its connections from one generation to the next.
+
+    `retried` is told the model of each request that another replica is asked for.
+    """
+
+    def __init__(self, limits: Limits, retried: Callable[[str], None] = _nobody) -> None:
         self._limits = limits
+        self._chance = Random().random  # noqa: S311 - it spreads load, it guards nothing
+        self._pools: dict[tuple[str, ...], Pool] = {}
+        self._budgets: dict[str, RetryBudget] = {}
         self._replicas: dict[str, Replica] = {}
-        self._turns = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.connecting_s = 2 * limits.connect_s
+        self.retried = retried
 
     @property
     def connections(self) -> int:
         """How many connections are open."""
         return sum(replica.connections for replica in self._replicas.values())
 
+    @property
+    def replicas(self) -> Collection[Replica]:
+        """Every replica that is in use, for the health checks."""
+        return [replica for replica in self._replicas.values() if not replica.retired]
+
+    def pool(self, model: str, arm: str, urls: Sequence[str], options: PoolOptions = _USUAL) -> Pool:
+        """Return an arm's pool as it is now. It is one and the same for as long as its arm is named."""
+        pool = self._pools.get((model, arm))
+        if pool is None or pool.urls is not urls or pool.options is not options:
+            pool = self._settle((model, arm), urls, options)
+        return pool
+
     def send(self, urls: Sequence[str], errand: Errand, sink: Sink) -> Sending:
-        """Send one request to one of the replicas; `sink` hears the reply, perhaps before this returns."""
-        sending = Sending(self, self.order(urls), errand, sink)
+        """Send a request that belongs to no arm to one of the replicas; `sink` hears the reply."""
+        return self.send_to(self._settle(("", "", *urls), urls, _USUAL), errand, sink)
+
+    def send_to(self, pool: Pool, errand: Errand, sink: Sink) -> Sending:
+        """Send one request to one of a pool's replicas; `sink` hears the reply, perhaps before this returns."""
+        sending = Sending(self, pool, errand, sink)
         sending.start()
         return sending
 
-    def order(self, urls: Sequence[str]) -> list[Replica]:
-        """Return the replicas in the order to try: reachable, least outstanding, longest not asked."""
-        replicas = [self._replica(url) for url in urls]
-        if len(replicas) > 1:
-            now = monotonic()
-            replicas.sort(key=lambda replica: (replica.rests_until > now, replica.outstanding, replica.turn))
-            replicas[0].turn = next(self._turns)
-        return replicas
+    def up(self, model: str, arm: str) -> bool:
+        """Tell whether an arm has a replica that is not known to fail; nothing is known of one never asked."""
+        pool = self._pools.get((model, arm))
+        return pool is None or pool.up(monotonic())
+
+    def keep(self, urls: Collection[str]) -> None:
+        """Close and forget every replica but these; what is under way there goes on. Call it about once a second."""
+        for url in [url for url in self._replicas if url not in urls]:
+            replica = self._replicas[url]
+            replica.retire()
+            if not replica.connections:
+                del self._replicas[url]
+        for key, pool in list(self._pools.items()):
+            pool.forget(urls)
+            if not pool.known and not pool.gate.inside:
+                del self._pools[key]
+        models = {key[0] for key in self._pools}
+        self._budgets = {model: budget for model, budget in self._budgets.items() if model in models}
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run what has to wait for a connection."""
@@ -254,8 +290,26 @@ class Pools:
         for replica in self._replicas.values():
             replica.close()
 
-    def _replica(self, url: str) -> Replica:
+    def _settle(self, key: tuple[str, ...], urls: Sequence[str], options: PoolOptions) -> Pool:
+        """Bring a pool up to date."""
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = self._open(key[0], options)
+        elif pool.options is not options:
+            pool.obey(options)
+        pool.follow(urls, lambda url: self._replica(url, options), monotonic())
+        return pool
+
+    def _open(self, model: str, options: PoolOptions) -> Pool:
+        budget = self._budgets.get(model)
+        if budget is None:
+            budget = self._budgets[model] = RetryBudget(options, monotonic())
+        gate = Gate(options, asyncio.get_running_loop().call_later, monotonic, self._chance)
+        return Pool(model, options, gate, budget, self._chance)
+
+    def _replica(self, url: str, options: PoolOptions) -> Replica:
         replica = self._replicas.get(url)
         if replica is None:
-            replica = self._replicas[url] = Replica(url, self._limits)
+            replica = self._replicas[url] = Replica(url, self._limits, options)
+        replica.retired = False
         return replica

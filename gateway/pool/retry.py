@@ -15,11 +15,15 @@ class RetryBudget:
     __slots__ = ("_at", "_most", "_part", "_per_s", "_saved")
 
     def __init__(self, options: PoolOptions, now: float) -> None:
+        self.follow(options)
+        self._saved = min(self._most, 10 * options.retry_per_s)  # as much as ten quiet seconds
+        self._at = now
+
+    def follow(self, options: PoolOptions) -> None:
+        """Go by new options from now on."""
         self._part = options.retry_part
         self._per_s = options.retry_per_s
         self._most = float(options.retry_burst)
-        self._saved = min(self._most, 10 * options.retry_per_s)  # as much as ten quiet seconds
-        self._at = now
 
     def asked(self) -> None:
         """Count one request."""
