@@ -40,7 +40,7 @@ P = TypeVar("P", bound=Place)
 def weight(since: float, now: float, slow_start_s: float) -> float:
     """Return the part of its share that a replica takes: 0.1 when it has just become usable, 1 after `slow_start_s`."""
     age = now - since
-    return 1.0 if age >= slow_start_s else max(_LEAST_WEIGHT, age / slow_start_s)
+    return 1.0 if age >= slow_start_s or not slow_start_s else max(_LEAST_WEIGHT, age / slow_start_s)
 
 
 def of_two(places: Sequence[P], tokens: int, now: float, slow_start_s: float, chance: Callable[[], float]) -> P:
@@ -76,7 +76,7 @@ class Ring:
     def __init__(self, names: Sequence[str]) -> None:
         points = sorted((point, index) for index, name in enumerate(names) for point in _points(name))
         self._points = array("Q", (point for point, _ in points))
-        self._owners = array("L", (index for _, index in points))
+        self._owners = array("I", (index for _, index in points))
 
     def first(self, key: str, fits: Callable[[int], bool]) -> int | None:
         """Return the index of the first name at or after the key's hash that `fits`, None if none does."""

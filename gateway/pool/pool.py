@@ -267,7 +267,10 @@ class Pools:
 
     def keep(self, urls: Collection[str]) -> None:
         """Close and forget every replica but these; what is under way there goes on. Call it about once a second."""
-        for url in [url for url in self._replicas if url not in urls]:
+        gone = [url for url in self._replicas if url not in urls]
+        if not gone:
+            return
+        for url in gone:
             replica = self._replicas[url]
             replica.retire()
             if not replica.connections:

@@ -66,7 +66,7 @@ def test_a_fresh_replica_grows_into_its_share(age: float, part: float):
 
 def test_no_slow_start_is_full_weight_at_once():
     """Zero seconds mean no slow start."""
-    assert weight(100, 100, 0) == 1
+    assert [weight(100, now, 0) for now in (99, 100)] == [1, 1]
 
 
 def test_a_fresh_replica_takes_few_requests_of_a_steady_load():
