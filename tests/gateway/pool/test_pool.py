@@ -3,13 +3,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import monotonic
+from typing import Any
 
 import pytest
 
 from gateway.errors import BadAnswerError, ConnectError, LateError, LostError, UpstreamError
-from gateway.pool.connection import Headers, Patience
+from gateway.pool.breaker import State
+from gateway.pool.connection import Connection, Headers, Patience
 from gateway.pool.fetch import fetch
+from gateway.pool.options import PoolOptions
 from gateway.pool.pool import Errand, Pools, head_of
+from gateway.pool.replica import Replica
+from gateway.pool.seats import Pool
 from gateway.settings import Limits
 from tests.gateway.rig import until
 
@@ -270,3 +277,181 @@ async def test_bytes_after_a_complete_reply_end_its_connection():
         assert await ask(pools, url) == b"ok"
         assert seen == [1, 1]
         pools.close()
+
+
+async def ask_pool(pools: Pools, pool: Pool, **more: Any) -> Heard:
+    """Send `{}` to a pool and wait for the last word."""
+    heard = Heard()
+    pools.send_to(pool, replace(errand(), **more), heard)
+    await until(lambda: heard.last, "the last word")
+    return heard
+
+
+def spread(pools: Pools) -> dict[int, Replica]:
+    """The replicas by their port."""
+    return {replica.port: replica for replica in pools.replicas}
+
+
+async def test_a_request_that_may_have_killed_its_engine_is_given_to_nobody_else():
+    """A reused connection died unheard, and then the engine was gone: no idle connection was closed there."""
+    seen: list[int] = []
+    pools = Pools(Limits())
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(OK)
+        await request(reader)
+        server.close()
+        writer.close()
+
+    server = await asyncio.start_server(served, "127.0.0.1", 0)
+    first = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with speaking(answering(OK, OK, seen=seen)) as second:
+        await ask_pool(pools, pools.pool("m", "baseline", (first,)))
+        pool = pools.pool("m", "baseline", (first, second))
+        heard = await ask_pool(pools, pool)
+        assert (isinstance(heard.last, LostError), seen, pool.held) == (True, [], 0)
+        pools.close()
+
+
+async def test_what_was_abandoned_while_connecting_is_sent_nowhere():
+    """Its client is gone: the next replica must not be given it."""
+    seen: list[int] = []
+    pools, heard = Pools(Limits()), Heard()
+    async with speaking(answering(OK, seen=seen)) as url:
+        pool = pools.pool("m", "baseline", (NOWHERE, url))
+        spread(pools)[int(url.rpartition(":")[2])].tokens = 9
+        pools.send_to(pool, errand(), heard).abandon()
+        await asyncio.sleep(0.1)
+        assert (seen, heard.last, pool.held) == ([], "", 0)
+
+
+async def test_another_replica_is_asked_as_long_as_there_is_one_and_each_time_is_counted():
+    """Two that refuse, then one that answers."""
+    retried: list[str] = []
+    pools = Pools(Limits(), retried.append)
+    async with speaking(answering(OK, OK, OK, seen=[])) as url:
+        pool = pools.pool("m", "baseline", (NOWHERE, "http://127.0.0.1:2", url))
+        spread(pools)[int(url.rpartition(":")[2])].tokens = 99
+        heard = await ask_pool(pools, pool)
+        assert (heard.last, retried) == ("ended", ["m", "m"])
+        pools.close()
+
+
+async def test_nobody_waits_for_connection_after_connection(monkeypatch: pytest.MonkeyPatch):
+    """Replicas that swallow every attempt to connect cost a client two of them, not twenty."""
+
+    async def swallow(replica: Replica) -> Connection:
+        await asyncio.sleep(0.05)
+        raise ConnectError("timed out")
+
+    monkeypatch.setattr(Replica, "connect", swallow)
+    retried: list[str] = []
+    pools = Pools(Limits(connect_s=0.05), retried.append)
+    pool = pools.pool("m", "baseline", tuple(f"http://swallow-{number}:9" for number in range(20)))
+    heard = await ask_pool(pools, pool)
+    assert (type(heard.last), len(retried) <= 1) == (ConnectError, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"), [(400, State.CLOSED), (404, State.CLOSED), (429, State.CLOSED), (500, State.OPEN)]
+)
+async def test_what_clients_do_wrong_says_nothing_against_an_engine(status: int, state: State):
+    """Six in a row: a 5xx opens its breaker, a 4xx never."""
+    raw = b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % status
+    pools = Pools(Limits())
+    async with speaking(answering(*[raw] * 6, seen=[])) as url:
+        pool = pools.pool("m", "baseline", (url, NOWHERE))
+        spread(pools)[1].found(up=False)
+        for _ in range(6):
+            assert (await ask_pool(pools, pool)).status == status
+        assert pool._known[url].breaker.state is state
+        pools.close()
+
+
+async def test_a_probe_whose_client_leaves_frees_the_next_probe():
+    """It said nothing about the engine."""
+    pools, heard = Pools(Limits()), Heard()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with speaking(silent) as url:
+        pool = pools.pool("m", "baseline", (url, NOWHERE), PoolOptions(open_s=0.01))
+        seat = pool._known[url]
+        seat.unreachable(monotonic())
+        await asyncio.sleep(0.02)
+        sending = pools.send_to(pool, errand(), heard)
+        assert seat.breaker.state is State.PROBING
+        await asyncio.sleep(0.05)
+        sending.abandon()
+        assert seat.breaker.due(monotonic())
+
+
+async def test_arms_share_an_engines_connections():
+    """A LoRA candidate beside its base: one engine, one set of connections, two pools."""
+    seen: list[int] = []
+    pools = Pools(Limits())
+    async with speaking(answering(OK, OK, seen=seen)) as url:
+        base, lora = (pools.pool("m", arm, (url,)) for arm in ("baseline", "candidate"))
+        await ask_pool(pools, base)
+        await ask_pool(pools, lora)
+        assert (base is lora, seen) == (False, [2])
+        pools.close()
+
+
+async def test_an_arms_pool_is_one_and_the_same_from_one_generation_to_the_next():
+    """Its breakers, its slots and its queue outlive a new split and new options."""
+    pools = Pools(Limits())
+    first = pools.pool("m", "baseline", ("http://a:1", "http://b:1"))
+    assert pools.pool("m", "baseline", ("http://b:1", "http://c:1"), PoolOptions(slots=3)) is first
+    assert (first.options.slots, sorted(replica.host for replica in pools.replicas)) == (3, ["a", "b", "c"])
+    assert pools.pool("m", "candidate", ("http://b:1",)).budget is first.budget
+
+
+async def test_what_nothing_names_any_more_is_closed_and_forgotten():
+    """Idle connections at once, those under way when they are done; then nothing is left of it."""
+    hold = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        await hold.wait()
+        writer.write(OK)
+        await reader.read()
+
+    pools, heard = Pools(Limits()), Heard()
+    async with speaking(talk) as gone, speaking(answering(OK, OK, seen=[])) as kept:
+        for url in (gone, kept):
+            pools.send_to(pools.pool(url, "baseline", (url,)), errand(), heard)
+        await until(lambda: pools.connections == 2, "connections")
+        pools.keep({kept})
+        assert [replica.port for replica in pools.replicas] == [int(kept.rpartition(":")[2])]
+        hold.set()
+        heard.last = ""
+        await until(lambda: heard.last, "the last word")
+        await until(lambda: pools.connections == 1, "the end of the connection")
+        pools.keep({kept})
+        assert (heard.last, len(pools._replicas), len(pools._pools), len(pools._budgets)) == ("ended", 1, 1, 1)
+        pools.close()
+
+
+async def test_what_is_named_again_is_kept_again():
+    """A candidate that was withdrawn for a moment, by the very same split."""
+    seen: list[int] = []
+    pools = Pools(Limits())
+    async with speaking(answering(OK, OK, seen=seen)) as url:
+        urls = (url,)
+        pools.pool("m", "candidate", urls)
+        pools.keep(())
+        for _ in range(2):
+            await ask_pool(pools, pools.pool("m", "candidate", urls))
+        assert (seen, len(pools.replicas)) == ([2], 1)
+        pools.close()
+
+
+async def test_whether_an_arm_is_up():
+    """Not when its only engine refuses; an arm that was never asked may be."""
+    pools = Pools(Limits())
+    assert pools.up("m", "baseline")
+    await ask_pool(pools, pools.pool("m", "baseline", (NOWHERE,)))
+    assert not pools.up("m", "baseline")
