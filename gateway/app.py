@@ -12,39 +12,112 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from canary.store import Store, StoreError
+from gateway.door.access import KeyFile, Keys, is_loopback
 from gateway.door.ask import Bounds
 from gateway.door.protocol import Door
 from gateway.door.reception import Reception
 from gateway.errors import ApiError, not_found
 from gateway.pool.pool import Pools
 from gateway.record.evidence import Evidence
+from gateway.record.log import AccessLog
 from gateway.record.metrics import Metrics
 from gateway.record.shadow import Shadow
-from gateway.relay.exchange import Desk
+from gateway.record.trace import open_tracer
+from gateway.relay.desk import Desk
 from gateway.routes.openai import models_router
 from gateway.routes.ops import Readiness, health_router
 from gateway.settings import Settings
 from gateway.split.choice import REQUEST_ID, request_id_from
 from gateway.split.follow import BEAT_S, POLL_S, Follower, forever
 from gateway.split.splits import SplitFiles, Splits
+from gateway.split.watch import ModelsFile
 
 _LISTEN_AGAIN_S = 0.2
 _FIRST_LOOK_S = 2.0
+_KEYS_POLL_S = 2.0
 
+Loop = tuple[Callable[[], Awaitable[None]], str, float]  # what to do, its name, the seconds between
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-class Gateway:
-    """One worker: `rest` is the application for whatever is not proxied, `reception` takes what is."""
+class Parts:
+    """What a worker is made of, each part made once. Raises SettingsError."""
 
-    def __init__(self, desk: Desk, reception: Reception, rest: FastAPI, readiness: Readiness) -> None:
+    def __init__(self, settings: Settings, worker: str) -> None:
+        limits = settings.limits
+        self.readiness = Readiness()
+        self.metrics = Metrics()
+        self.store = Store.connect(settings.redis_url)
+        self.splits = Splits(settings.models, SplitFiles(settings.state), worker, limits.stale_s, settings.pools)
+        self.keys = Keys(self.store.api_keys(), KeyFile(settings.state), worker, loopback=is_loopback(settings.host))
+        self.evidence = Evidence(self.store, self.splits, worker, self.metrics)
+        self.follower = Follower(self.store, self.splits, worker, self.metrics)
+        self.models_file = ModelsFile(settings.models_file, self.splits) if settings.models_file else None
+        self.pools = Pools(limits)
+        self.shadow = Shadow(Pools(limits), self.evidence, self.splits, self.metrics, limits)
+        self.log = AccessLog(settings.access_log) if settings.access_log else None
+        self.tracer = open_tracer(settings.otel_endpoint, worker) if settings.otel_endpoint else None
+        self.desk = Desk(self.pools, self.evidence, self.metrics, self.shadow, limits, self.log, self.tracer)
+        bounds = Bounds(limits.n_most, limits.list_most, limits.nesting)
+        self.reception = Reception(self.desk, self.splits, self.keys, bounds, token_hex(10))
+
+    def loops(self) -> list[Loop]:
+        """Return what goes on beside the requests."""
+        loops: list[Loop] = [
+            (self.follower.listen, "listening for splits", _LISTEN_AGAIN_S),
+            (self.follower.poll, "polling splits", POLL_S),
+            (self.follower.beat, "heartbeat", BEAT_S),
+            (self.keys.listen, "listening for API keys", _LISTEN_AGAIN_S),
+            (self.keys.poll, "polling API keys", _KEYS_POLL_S),
+            (self.evidence.flush, "flushing tallies", 0.0),
+            (self._sample, "sampling gauges", POLL_S),
+        ]
+        return loops if self.models_file is None else [*loops, (self.models_file.look, "looking at the models", 0.0)]
+
+    async def first_look(self) -> None:
+        """Learn what the store knows, if it answers soon."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_FIRST_LOOK_S):
+                await self.follower.poll()
+                await self.keys.poll()
+
+    def reload(self) -> None:
+        """Read the file of models again, and reopen the access log."""
+        if self.models_file:
+            self.models_file.reload()
+        if self.log:
+            self.log.reopen()
+
+    async def close(self) -> None:
+        """Write what is left, and close."""
+        await self.shadow.close()
+        with suppress(StoreError):
+            await self.evidence.close()
+            await self.follower.leave()
+        self.pools.close()
+        if self.tracer:
+            await self.tracer.close()
+        if self.log:
+            self.log.close()
+        await self.store.close()
+
+    async def _sample(self) -> None:
+        self.metrics.connections(self.pools.connections)
+        if self.log:
+            self.metrics.log_dropped(self.log.dropped)
+
+
+class Gateway:
+    """One worker: `rest` is the application for whatever is not proxied, the parts' reception takes what is."""
+
+    def __init__(self, parts: Parts, rest: FastAPI) -> None:
         self._rest = rest
-        self.desk = desk
-        self.reception = reception
-        self.readiness = readiness
+        self.parts = parts
+        self.desk = parts.desk
+        self.readiness = parts.readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request that no engine sees; FastAPI's answers carry the request's id too."""
@@ -52,54 +125,29 @@ class Gateway:
 
     def door(self, **given: Any) -> Door:
         """Return the protocol of one client connection, as uvicorn asks for it."""
-        return Door(self.reception, self.desk.limits, **given)
+        return Door(self.parts.reception, self.desk.limits, **given)
 
 
 def create_app(settings: Settings, worker: str) -> Gateway:
-    """Wire one worker. `worker` names one life of a process: a restarted one takes a new name."""
-    store = Store.connect(settings.redis_url)
-    metrics = Metrics()
-    splits = Splits(settings.models, SplitFiles(settings.state), worker, settings.limits.stale_s)
-    evidence = Evidence(store, splits, worker, metrics)
-    pools = Pools(settings.limits)
-    shadow = Shadow(Pools(settings.limits), evidence, splits, metrics, settings.limits)
-    follower = Follower(store, splits, worker, metrics)
-    desk = Desk(pools, evidence, metrics, shadow, settings.limits)
-    readiness = Readiness()
-    bounds = Bounds(settings.limits.n_most, settings.limits.list_most, settings.limits.nesting)
-
-    async def sample() -> None:
-        metrics.connections(pools.connections)
+    """Wire one worker. `worker` names one life of a process: a restarted one takes a new name. Raises SettingsError."""
+    parts = Parts(settings, worker)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(_FIRST_LOOK_S):
-                await follower.poll()
-        loops = [
-            (follower.listen, "listening for splits", _LISTEN_AGAIN_S),
-            (follower.poll, "polling splits", POLL_S),
-            (follower.beat, "heartbeat", BEAT_S),
-            (sample, "sampling gauges", POLL_S),
-            (evidence.flush, "flushing tallies", 0.0),
-        ]
+        await parts.first_look()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(forever(what, act, pause)) for act, what, pause in loops]
+            tasks = [group.create_task(forever(what, act, pause)) for act, what, pause in parts.loops()]
             yield
             for task in tasks:
                 task.cancel()
-        await shadow.close()
-        with suppress(StoreError):
-            await evidence.close()
-        pools.close()
-        await store.close()
+        await parts.close()
 
     rest = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
-    rest.include_router(models_router(splits))
-    rest.include_router(health_router(readiness, splits))
+    rest.include_router(models_router(parts.splits, parts.keys))
+    rest.include_router(health_router(parts.readiness, parts.splits))
     rest.add_exception_handler(ApiError, _refuse)
     rest.add_exception_handler(HTTPException, _refuse_unknown)
-    return Gateway(desk, Reception(desk, splits, bounds, token_hex(10)), rest, readiness)
+    return Gateway(parts, rest)
 
 
 def _named(scope: Scope, send: Send) -> Send:

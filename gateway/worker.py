@@ -17,7 +17,8 @@ import uvicorn
 import uvloop
 
 from gateway.app import Gateway, create_app
-from gateway.errors import SettingsError
+from gateway.door.protocol import Door
+from gateway.errors import ApiError, SettingsError
 from gateway.record.snapshots import Snapshots, file_of
 from gateway.settings import Settings, load
 
@@ -49,17 +50,26 @@ def server_of(app: Gateway, drain_s: float) -> Server:
         server_header=False,
         proxy_headers=False,  # who calls is decided by the connection, not by a header
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, round(drain_s)),
+        timeout_graceful_shutdown=round(drain_s) + 2,  # by then what was left has been cut
         backlog=4096,
     )
     return Server(config)
 
 
 def drain(app: Gateway, server: Server) -> None:
-    """Say not ready, then stop taking connections; answers under way go on."""
+    """Say not ready, then stop taking connections; answers under way go on, up to the limit."""
     if not app.readiness.draining:
         app.readiness.draining = True
-        asyncio.get_running_loop().call_later(_NOT_READY_S, setattr, server, "should_exit", True)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_NOT_READY_S, setattr, server, "should_exit", True)
+        loop.call_later(_NOT_READY_S + app.desk.limits.drain_s, _cut, server)
+
+
+def _cut(server: Server) -> None:
+    """End every answer that is still under way, each in the words of its form."""
+    for connection in list(server.server_state.connections):
+        if isinstance(connection, Door):
+            connection.cut(ApiError(503, "the gateway is shutting down; try again", "shutting_down"))
 
 
 async def serve(settings: Settings, listener: socket.socket) -> None:
@@ -71,6 +81,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, drain, app, server)
+    loop.add_signal_handler(signal.SIGHUP, app.parts.reload)
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_watch_parent(app, server))
         keep = group.create_task(snapshots.keep())

@@ -16,7 +16,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.door.client import Client, lines
-from gateway.door.reception import Guest, Reception, too_large
+from gateway.door.guest import Guest
+from gateway.door.reception import Reception, too_large
 from gateway.errors import ApiError
 from gateway.relay.exchange import Exchange
 from gateway.routes.table import PROXIED

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import count
 from time import monotonic
 
-from gateway.door import access, ask
-from gateway.door.access import Caller
+from gateway.door import ask
+from gateway.door.access import Keys
 from gateway.door.ask import JSON_TYPE, Ask, Bounds
 from gateway.door.client import Client, Header
+from gateway.door.guest import Guest
 from gateway.errors import ApiError, no_model
-from gateway.relay.exchange import Desk, Exchange
+from gateway.relay.desk import Desk
+from gateway.relay.exchange import Exchange
 from gateway.routes.table import Form, Route
 from gateway.split.choice import ARM, REQUEST_ID, SESSION, SLICE, choose, request_id_from
 from gateway.split.splits import Splits
 
 _CODING = b"transfer-encoding"
-_PASSED = (b"traceparent", b"tracestate")
-_PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
 _AUTHORIZATION, _TYPE, _LENGTH, _ENCODING = b"authorization", b"content-type", b"content-length", b"content-encoding"
 # Two of one of these mean two things to two readers.
 _ONCE = (_AUTHORIZATION, _TYPE, _ENCODING, ARM, REQUEST_ID, SESSION, SLICE)
@@ -28,23 +26,13 @@ _ASKED_FOR_USAGE = frozenset({Form.CHAT, Form.COMPLETION})
 _TYPES = dict.fromkeys(Form, JSON_TYPE) | {Form.UPLOAD: b"multipart/form-data"}
 
 
-@dataclass(slots=True)
-class Guest:
-    """A request whose head was read. `body_most` is how many bytes its body may have."""
-
-    route: Route
-    headers: Mapping[bytes, bytes]
-    caller: Caller
-    request_id: str
-    body_most: int
-
-
 class Reception:
     """Reads heads and bodies of proxied requests, and starts their exchanges."""
 
-    def __init__(self, desk: Desk, splits: Splits, bounds: Bounds, fresh: str) -> None:
+    def __init__(self, desk: Desk, splits: Splits, keys: Keys, bounds: Bounds, fresh: str) -> None:
         self._desk = desk
         self._splits = splits
+        self._keys = keys
         self._bounds = bounds
         self._fresh = fresh  # no other process begins its request ids with it
         self._numbers = count()
@@ -59,7 +47,7 @@ class Reception:
         known = dict(headers)
         if len(known) != len(headers):
             _refuse_doubled(headers)
-        caller = access.identify(known.get(_AUTHORIZATION))
+        caller = self._keys.identify(known.get(_AUTHORIZATION))
         wanted = _TYPES[route.form]
         given = known.get(_TYPE, JSON_TYPE)
         if given != wanted and given.partition(b";")[0].strip().lower() != wanted:
@@ -78,13 +66,10 @@ class Reception:
         """Start the exchange of a request that is complete. Raises ApiError."""
         began = monotonic()
         asked = self._read(guest, body)
-        split = self._splits.route(asked.model)
-        if split is None:
+        route = self._splits.route(asked.model)
+        if route is None:
             raise no_model(asked.model)
-        headers = guest.headers
-        choice = choose(split, asked, headers, guest.caller, guest.request_id)
-        passed = [(name, value) for name in _PASSED if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
-        exchange = Exchange(self._desk, client, choice, asked, route=guest.route, passed=passed, began=began)
+        exchange = Exchange(self._desk, client, choose(route, asked, guest), asked, guest, began=began)
         exchange.start()
         return exchange
 

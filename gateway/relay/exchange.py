@@ -8,63 +8,48 @@ first byte nothing is retried.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from time import monotonic
 
 from canary.core.arms import Arm
-from canary.core.outcome import Result
+from canary.core.outcome import Outcome, Result
 from gateway.door.ask import Ask
 from gateway.door.client import Client, Header
+from gateway.door.guest import Guest
 from gateway.errors import ApiError, LateError, UpstreamError, of_upstream
-from gateway.pool.pool import Pools, head_of
-from gateway.record.evidence import Evidence
-from gateway.record.metrics import Metrics
-from gateway.record.shadow import Mirror, Shadow
+from gateway.pool.pool import head_of
+from gateway.record.log import Entry
+from gateway.record.shadow import Mirror
+from gateway.record.trace import Span
+from gateway.relay.desk import Desk
 from gateway.relay.trial import EngineError, Trial
-from gateway.routes.table import Route
-from gateway.settings import Limits
 from gateway.split.choice import Choice
 
 _JSON = b"application/json"
 _SERVER_ERRORS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What every exchange of a worker shares."""
-
-    pools: Pools
-    evidence: Evidence
-    metrics: Metrics
-    shadow: Shadow
-    limits: Limits
+_CONTEXT = (b"traceparent", b"tracestate")
+_PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
 
 
 class Exchange:
     """One request between its client and the arms; `began` is when its last byte was read, in monotonic seconds."""
 
-    __slots__ = ("_began", "_client", "_desk", "_trial", "ask", "choice", "head", "route")
+    __slots__ = ("_began", "_client", "_desk", "_guest", "_span", "_trial", "ask", "choice", "head", "route")
 
-    def __init__(
-        self,
-        desk: Desk,
-        client: Client,
-        choice: Choice,
-        ask: Ask,
-        *,
-        route: Route,
-        passed: Sequence[Header],
-        began: float,
-    ) -> None:
+    def __init__(self, desk: Desk, client: Client, choice: Choice, ask: Ask, guest: Guest, *, began: float) -> None:
         self._desk = desk
         self._client = client
+        self._guest = guest
         self._began = began
         self._trial: Trial | None = None
+        self._span: Span | None = None
         self.choice = choice
         self.ask = ask
-        self.route = route
-        self.head = head_of(choice.request_id, passed, ask.content_type)
+        self.route = guest.route
+        self.head = head_of(choice.request_id, self._context(guest.headers), ask.content_type)
 
     def start(self) -> None:
         """Ask the chosen arm."""
@@ -113,23 +98,24 @@ class Exchange:
 
     def failed(self, trial: Trial, error: UpstreamError) -> None:
         """The trial failed before the client got a byte."""
-        self._over(trial, Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR)
+        result = Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR
         if trial.choice.may_fail_over:
+            self._count(trial, result)
             self._fail_over()
         else:
+            self._over(trial, result)
             self._give_up(error)
 
     def _try(self, choice: Choice) -> None:
-        desk, client = self._desk, self._client
-        client.name_arm(choice.arm, choice.split.release, choice.split.generation)
+        desk, client, split = self._desk, self._client, choice.split
+        client.name_arm(choice.arm, split.release, split.generation)
         self._trial = trial = Trial(self, client, choice, desk.limits, self._began)
-        desk.metrics.own_time(choice.split.model, monotonic() - self._began)
+        desk.metrics.own_time(split.model, monotonic() - self._began)
         trial.start(desk.pools)
 
     def _fail_over(self) -> None:
         """Let the baseline answer; no evidence for it, because chance did not send this request there."""
         self._desk.metrics.fail_over(self.choice.split.model)
-        self._desk.metrics.in_flight += 1
         self._began = monotonic()
         self._try(replace(self.choice, arm=Arm.BASELINE, evidence=False))
 
@@ -142,14 +128,20 @@ class Exchange:
             self._client.refuse(of_upstream(error))
 
     def _over(self, trial: Trial, result: Result) -> None:
-        """Count how one arm did, and mirror what the baseline answered well."""
+        """Leave behind what the request has to leave."""
         self._trial = None
+        self._desk.metrics.in_flight -= 1
+        outcome = self._count(trial, result)
+        if self._desk.log is not None or self._span is not None:
+            self._tell(trial.choice, outcome)
+
+    def _count(self, trial: Trial, result: Result) -> Outcome:
+        """Count how one arm did, and mirror what the baseline answered well."""
         desk, choice = self._desk, trial.choice
-        desk.metrics.in_flight -= 1
         outcome = trial.outcome(result)
         desk.metrics.observe(choice.split.model, outcome)
         if not self.route.evidence:
-            return
+            return outcome
         if outcome.evidence:
             desk.evidence.record(choice.split, outcome)
         elif not choice.forced:
@@ -158,3 +150,40 @@ class Exchange:
             text = trial.answer_text()
             mirror = Mirror(choice.split, self.ask, self.route.path, choice.slice, text, choice.request_id)
             desk.shadow.offer(mirror)
+        return outcome
+
+    def _context(self, headers: Mapping[bytes, bytes]) -> list[Header]:
+        """Return the trace context for the engine: the span's, or the client's own as it came."""
+        given = [(name, value) for name in _CONTEXT if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
+        if self._desk.tracer is None:
+            return given
+        self._span = self._desk.tracer.begin(*(dict(given).get(name) for name in _CONTEXT))
+        return self._span.headers()
+
+    def _tell(self, choice: Choice, outcome: Outcome) -> None:
+        """Write the request's line, and end its span."""
+        entry = Entry(
+            unix_ms=int(time.time() * 1000),
+            request_id=choice.request_id,
+            model=choice.split.model,
+            path=self.route.path,
+            status=outcome.status,
+            result=outcome.result.value,
+            e2e_ms=outcome.e2e * 1000,
+            arm=choice.arm.value,
+            release=choice.split.release,
+            generation=choice.split.generation,
+            stream=self.ask.stream,
+            ttft_ms=None if outcome.ttft is None else outcome.ttft * 1000,
+            prompt_tokens=outcome.prompt_tokens,
+            completion_tokens=outcome.completion_tokens,
+            cost_usd=outcome.cost_usd,
+            finish_reason=outcome.finish_reason,
+            key_id=self._guest.caller.key_id,
+            slice=choice.slice,
+            failed_over=choice.arm is not self.choice.arm,
+        )
+        if self._desk.log is not None:
+            self._desk.log.write(entry)
+        if self._span is not None:
+            self._span.end(entry)

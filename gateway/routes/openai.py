@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 
+from gateway.door.access import Keys
 from gateway.errors import no_model
 from gateway.split.splits import Splits
 
 
-def models_router(splits: Splits) -> APIRouter:
+def models_router(splits: Splits, keys: Keys) -> APIRouter:
     """List the public models, and show one."""
-    router = APIRouter()
+
+    async def known(request: Request) -> None:
+        authorization = request.headers.get("authorization")
+        keys.identify(None if authorization is None else authorization.encode("latin-1"))
+
+    router = APIRouter(dependencies=[Depends(known)])
 
     @router.get("/v1/models")
     async def list_models() -> dict[str, Any]:

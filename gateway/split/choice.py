@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from canary.core.arms import Arm, Endpoint, Split
 from canary.core.assignment import assign
 from gateway.door.access import Caller, Scope
 from gateway.door.ask import Ask
+from gateway.door.guest import Guest
 from gateway.errors import ApiError
+from gateway.pool.options import Balance, PoolOptions
 from gateway.split.splits import Route
 
 ARM = b"x-linnet-arm"
@@ -20,11 +21,15 @@ REQUEST_ID = b"x-request-id"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:\-]")
 _ID_MOST = 128
+_USUAL = PoolOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One request's arm under one split. `evidence` is True only where chance assigned it."""
+    """One request's arm under one split. `evidence` is True only where chance assigned it.
+
+    `pool` says how the arm's replicas are used; requests with the same `affinity` ("" for none) belong together.
+    """
 
     split: Split
     arm: Arm
@@ -32,6 +37,8 @@ class Choice:
     request_id: str
     forced: bool
     evidence: bool
+    pool: PoolOptions = _USUAL
+    affinity: str = ""
 
     @property
     def may_fail_over(self) -> bool:
@@ -44,31 +51,38 @@ class Choice:
         return self.split.endpoint(self.arm) or self.split.baseline
 
 
-def choose(route: Route, ask: Ask, headers: Mapping[bytes, bytes], caller: Caller, request_id: str) -> Choice:
+def choose(route: Route, ask: Ask, guest: Guest) -> Choice:
     """Choose the arm. Raises ApiError for an arm that may not or cannot be forced."""
-    split = route.split
-    forced = _forced(split, headers.get(ARM), caller)
+    split, headers = route.split, guest.headers
+    forced = _forced(split, headers.get(ARM), guest.caller)
     named = headers.get(SLICE, b"").decode("latin-1")
+    divided = split.candidate is not None and split.percent > 0 and forced is None
+    sticks = route.pool.balance is Balance.AFFINITY
+    asking = unit(ask, guest) if divided or sticks else ""
+    drawn = assign(split, asking or f"request:{guest.request_id}") if divided else Arm.BASELINE
     return Choice(
         split=split,
-        arm=assign(split, unit(ask, headers, caller, request_id)) if forced is None else forced,
+        arm=drawn if forced is None else forced,
         slice=named if named in split.slices else "",
-        request_id=request_id,
+        request_id=guest.request_id,
         forced=forced is not None,
         evidence=forced is None and not route.reduced,
+        pool=route.pool,
+        affinity=asking if sticks else "",
     )
 
 
-def unit(ask: Ask, headers: Mapping[bytes, bytes], caller: Caller, request_id: str) -> str:
-    """Return who sticks to an arm: a session, else a user, else a conversation under a key, else this request."""
-    session = headers.get(SESSION, b"").decode("latin-1").strip()
+def unit(ask: Ask, guest: Guest) -> str:
+    """Return who sticks to an arm: a session, else a user, else a conversation under a key; "" for nobody."""
+    session = guest.headers.get(SESSION, b"").decode("latin-1").strip()
     if session:
         return f"session:{session}"
     user = ask.unit()
     if user:
         return f"user:{user}"
-    opening = ask.opening() if caller.key_hash else ""
-    return f"conversation:{caller.key_hash}:{opening}" if opening else f"request:{request_id}"
+    key = guest.caller.key_hash
+    opening = ask.opening() if key else ""
+    return f"conversation:{key}:{opening}" if opening else ""
 
 
 def request_id_from(given: bytes | None, fresh: str) -> str:

@@ -46,7 +46,7 @@ async def test_openais_client_raises_its_own_errors(client: openai.AsyncOpenAI, 
     base.kill()
     with pytest.raises(openai.InternalServerError) as dead:
         await client.chat.completions.create(model=MODEL, messages=said)
-    assert dead.value.status_code == 503
+    assert dead.value.status_code in {502, 503}  # nobody listens, or a kept connection ended just now
     assert base.url not in str(dead.value)
 
 

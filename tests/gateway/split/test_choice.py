@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from canary.core.arms import Arm
 from gateway.door.access import Caller, Scope, identify
 from gateway.door.ask import Ask, read
+from gateway.door.guest import Guest
 from gateway.errors import ApiError
+from gateway.pool.options import Balance, PoolOptions
+from gateway.routes.table import PROXIED
 from gateway.split.choice import choose, request_id_from, unit
 from gateway.split.splits import Route
 from tests.gateway.split.test_splits import LIVE
 
+CHAT = PROXIED[b"/v1/chat/completions"]
 KEY = identify(b"Bearer secret")
 NOBODY = identify(None)
 
@@ -24,15 +28,33 @@ def asked(**more: object) -> Ask:
     return read(json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}], **more}).encode())
 
 
+def guest(caller: Caller = KEY, request_id: str = "r", **headers: bytes) -> Guest:
+    """Who asks; `session` and `arm` are Linnet's headers."""
+    named = {f"x-linnet-{name}".encode(): value for name, value in headers.items()}
+    return Guest(CHAT, named, caller, request_id, 0)
+
+
 def test_the_unit_is_the_first_that_is_known():
-    """Session, then user, then the conversation under a key, then the request."""
-    session = {b"x-linnet-session": b"s1"}
-    assert unit(asked(user="u"), session, KEY, "r") == "session:s1"
-    assert unit(asked(user="u", safety_identifier="i"), {}, KEY, "r") == "user:u"
-    assert unit(asked(safety_identifier="i"), {}, KEY, "r") == "user:i"
-    assert unit(asked(), {}, KEY, "r") == unit(asked(), {}, KEY, "other")
-    assert unit(asked(), {}, NOBODY, "r") == "request:r"
-    assert unit(asked(user=7), {}, NOBODY, "r") == "request:r"
+    """Session, then user, then the conversation under a key, then nobody."""
+    assert unit(asked(user="u"), guest(session=b"s1")) == "session:s1"
+    assert unit(asked(user="u", safety_identifier="i"), guest()) == "user:u"
+    assert unit(asked(safety_identifier="i"), guest()) == "user:i"
+    assert unit(asked(), guest()) == unit(asked(), guest(request_id="other")) != ""
+    assert unit(asked(), guest(NOBODY)) == ""
+    assert unit(asked(user=7), guest(NOBODY)) == ""
+
+
+def test_who_is_nobody_is_drawn_anew_with_each_request():
+    """Then chance is the request's."""
+    arms = [choose(Route(LIVE), asked(), guest(NOBODY, f"r{n}")).arm for n in range(99)]
+    assert set(arms) == set(Arm)
+
+
+def test_who_belongs_together_is_told_to_a_pool_that_asks():
+    """Also where there is nothing to divide."""
+    alone, sticky = replace(LIVE, candidate=None), PoolOptions(balance=Balance.AFFINITY)
+    assert choose(Route(alone, pool=sticky), asked(user="u"), guest()).affinity == "user:u"
+    assert choose(Route(alone), asked(user="u"), guest()).affinity == ""
 
 
 def test_a_key_is_known_by_its_hash_alone():
@@ -43,18 +65,17 @@ def test_a_key_is_known_by_its_hash_alone():
 
 def test_forcing_an_arm_is_no_evidence_and_needs_the_scope():
     """A tester chooses; nobody else may."""
-    wish = {b"x-linnet-arm": b"Candidate"}
-    choice = choose(Route(replace(LIVE, percent=0)), asked(), wish, KEY, "r")
+    choice = choose(Route(replace(LIVE, percent=0)), asked(), guest(arm=b"Candidate"))
     assert (choice.arm, choice.forced, choice.evidence) == (Arm.CANDIDATE, True, False)
     with pytest.raises(ApiError) as refused:
-        choose(Route(LIVE), asked(), wish, Caller("", frozenset({Scope.INFERENCE})), "r")
+        choose(Route(LIVE), asked(), guest(Caller("", frozenset({Scope.INFERENCE})), arm=b"candidate"))
     assert refused.value.status == 403
 
 
 def test_a_reduced_route_gives_no_evidence():
     """Chance did not decide there."""
-    assert not choose(Route(LIVE, "stale"), asked(), {}, KEY, "r").evidence
-    assert choose(Route(LIVE), asked(), {}, KEY, "r").evidence
+    assert not choose(Route(LIVE, "stale"), asked(), guest()).evidence
+    assert choose(Route(LIVE), asked(), guest()).evidence
 
 
 @given(st.binary(max_size=300))

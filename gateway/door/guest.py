@@ -1,0 +1,20 @@
+"""A request whose head was read: everything that is known before its body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.door.access import Caller
+from gateway.routes.table import Route
+
+
+@dataclass(slots=True)
+class Guest:
+    """Who asks for what. `headers` by lower-case name; `body_most` is how many bytes the body may have."""
+
+    route: Route
+    headers: Mapping[bytes, bytes]
+    caller: Caller
+    request_id: str
+    body_most: int
