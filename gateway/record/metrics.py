@@ -10,7 +10,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
 
-from canary.core.arms import Arm
+from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
 from gateway.record.series import OTHER, TABLE, WORDS, Labels, Numbers, Snapshot, Sums
 from gateway.split.splits import Route
@@ -52,6 +52,7 @@ class Metrics:
         self._names: dict[str, Collection[str]] = {**WORDS, "model": (), "engine": ()}
         self._arms: dict[tuple[str, str], _ArmSeries] = {}
         self._overheads: dict[str, Numbers] = {}
+        self._shown: dict[str, Split] = {}
         for name, metric in TABLE.items():
             if not metric.labels:
                 self.series(name)
@@ -159,10 +160,12 @@ class Metrics:
         self._forget("linnet_admission_queue", routes)
         self._forget("linnet_engine_up", engines)
         for model, route in routes.items():
-            share = route.split.percent / 100
-            self._set("linnet_split_ratio", share, model, Arm.CANDIDATE.value, "desired")
-            self._set("linnet_split_ratio", 1 - share, model, Arm.BASELINE.value, "desired")
-            self._set("linnet_release_generation", route.split.generation, model)
+            if route.split is not self._shown.get(model):  # with many models, few change
+                share = route.split.percent / 100
+                self._set("linnet_split_ratio", share, model, Arm.CANDIDATE.value, "desired")
+                self._set("linnet_split_ratio", 1 - share, model, Arm.BASELINE.value, "desired")
+                self._set("linnet_release_generation", route.split.generation, model)
+        self._shown = {model: route.split for model, route in routes.items()}
 
     def _known(self, label: str, value: str) -> str:
         return value if value in self._names[label] else OTHER

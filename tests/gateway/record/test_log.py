@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import SettingsError
@@ -80,6 +80,7 @@ def test_what_is_not_known_is_null():
 
 
 @given(texts=st.lists(st.text(), min_size=6, max_size=6), number=st.integers(0, 2**53))
+@example(texts=['"\n\r\0', "\x7f\x1b[2J", "\x9b\u2028", '\\","status":500', "\ud800", ""], number=0)
 def test_any_entry_is_one_line_of_plain_text(texts: list[str], number: int):
     """Line breaks, quotes, terminal escapes and DEL in a name cannot forge a line or a field."""
     request_id, model, arm, release, key_id, slice_ = texts

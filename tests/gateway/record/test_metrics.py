@@ -66,6 +66,11 @@ def test_what_is_routed_by_is_shown_and_what_is_gone_is_not():
     assert sample(metrics, "linnet_engine_up", engine="engine-b") == 1
     metrics.routes({})
     assert sample(metrics, "linnet_engine_up", engine="engine-b") is None
+    before = routed("m")
+    metrics.routes(before)
+    metrics.routes({})
+    metrics.routes(before)
+    assert sample(metrics, "linnet_release_generation", model="m") == 7
 
 
 def test_a_model_is_counted_under_its_name_as_soon_as_it_is_routed():

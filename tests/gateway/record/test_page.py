@@ -60,6 +60,10 @@ async def test_what_a_dead_worker_counted_stays_and_its_gauges_go(tmp_path: Path
     assert found["linnet_requests_total['baseline', 'm', 'ok']"] == 3
     assert found["linnet_requests_in_flight[]"] == 1
     assert files(tmp_path) == ["3.json"]
+    page.bury(3)
+    found = values(page)
+    assert found["linnet_requests_total['baseline', 'm', 'ok']"] == 3
+    assert "linnet_requests_in_flight[]" not in found
 
 
 async def test_a_worker_that_died_before_it_wrote_leaves_nothing(tmp_path: Path):
