@@ -70,30 +70,28 @@ _text = json.JSONEncoder().encode
 
 def line(entry: Entry) -> bytes:
     """Return an entry as one line: JSON escapes every control character, and everything that is not ASCII."""
-    return (
-        _LINE
-        % (
-            entry.unix_ms,
-            _text(entry.request_id),
-            _text(entry.model),
-            _text(entry.path if entry.path in _PATHS else OTHER),
-            entry.status,
-            _text(entry.result),
-            entry.e2e_ms,
-            _text(entry.arm),
-            _text(entry.release),
-            entry.generation,
-            "true" if entry.stream else "false",
-            "null" if entry.ttft_ms is None else f"{entry.ttft_ms:.3f}",
-            entry.prompt_tokens,
-            entry.completion_tokens,
-            "null" if entry.cost_usd is None else f"{entry.cost_usd:.9g}",
-            _text(entry.finish_reason if entry.finish_reason in _REASONS else OTHER),
-            _text(entry.key_id),
-            _text(entry.slice),
-            "true" if entry.failed_over else "false",
-        )
-    ).encode("ascii")
+    said = _LINE % (
+        entry.unix_ms,
+        _text(entry.request_id),
+        _text(entry.model),
+        _text(entry.path if entry.path in _PATHS else OTHER),
+        entry.status,
+        _text(entry.result),
+        entry.e2e_ms,
+        _text(entry.arm),
+        _text(entry.release),
+        entry.generation,
+        "true" if entry.stream else "false",
+        "null" if entry.ttft_ms is None else f"{entry.ttft_ms:.3f}",
+        entry.prompt_tokens,
+        entry.completion_tokens,
+        "null" if entry.cost_usd is None else f"{entry.cost_usd:.9g}",
+        _text(entry.finish_reason if entry.finish_reason in _REASONS else OTHER),
+        _text(entry.key_id),
+        _text(entry.slice),
+        "true" if entry.failed_over else "false",
+    )
+    return said.encode("ascii")
 
 
 class AccessLog:

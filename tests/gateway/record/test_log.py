@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import SettingsError
@@ -79,6 +79,7 @@ def test_what_is_not_known_is_null():
     assert (said["ttft_ms"], said["cost_usd"], said["stream"]) == (None, None, False)
 
 
+@settings(deadline=None)
 @given(texts=st.lists(st.text(), min_size=6, max_size=6), number=st.integers(0, 2**53))
 @example(texts=['"\n\r\0', "\x7f\x1b[2J", "\x9b\u2028", '\\","status":500', "\ud800", ""], number=0)
 def test_any_entry_is_one_line_of_plain_text(texts: list[str], number: int):
@@ -93,6 +94,7 @@ def test_any_entry_is_one_line_of_plain_text(texts: list[str], number: int):
     assert json.loads(said) == {**asdict(entry), "cost_usd": pytest.approx(number / 1e9)}
 
 
+@settings(deadline=None)
 @given(text=st.text(min_size=1))
 def test_neither_a_clients_path_nor_an_engines_words_are_written(text: str):
     """Only what is in a table: a path can carry a key, an answer's field a prompt."""

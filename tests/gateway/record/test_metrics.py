@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canary.core.arms import Arm
@@ -104,6 +104,7 @@ def call(metrics: Metrics, hook: str, texts: list[str], number: int) -> None:
     method(*positional, **named)
 
 
+@settings(deadline=None)
 @given(
     calls=st.lists(st.tuples(st.sampled_from(HOOKS), st.lists(st.text(), min_size=2, max_size=2), st.integers(0, 9)))
 )
@@ -117,6 +118,7 @@ def test_no_text_that_a_client_chose_becomes_a_label(calls: list[tuple[str, list
     assert set(sums) == set(TABLE)
 
 
+@settings(deadline=None)
 @given(models=st.lists(st.text(), unique=True))
 def test_clients_cannot_fill_the_memory(models: list[str]):
     """However many names they try, there is one row for all of them."""

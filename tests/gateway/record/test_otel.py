@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -119,6 +119,7 @@ def test_a_client_that_is_not_sampled_is_not_recorded(kept: Kept):
     assert kept.points()["gen_ai.server.request.duration"][0].count == 1
 
 
+@settings(deadline=None)
 @given(
     traceparent=st.none() | st.binary() | st.text("0123456789abcdef-", min_size=50, max_size=56).map(str.encode),
     tracestate=st.none() | st.binary(),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.record.series import LASTING, TABLE, Kind, Snapshot, Sums, add, decode, encode, lasting, merge
@@ -32,6 +32,7 @@ def written(value: Sums) -> list[str]:
     return [encode(name, part) for name, rows in pieces for part in (rows[:1], rows[1:])]
 
 
+@settings(deadline=None)
 @given(sums())
 def test_what_is_written_is_read_back(value: Sums):
     """Names with quotes and line breaks too; one line stays one line."""
@@ -40,6 +41,7 @@ def test_what_is_written_is_read_back(value: Sums):
     assert not any("\n" in line for line in lines)
 
 
+@settings(deadline=None)
 @given(sums(), sums(), sums())
 def test_sums_add_up_in_any_order(a: Sums, b: Sums, c: Sums):
     """Who died first does not matter."""
@@ -47,6 +49,7 @@ def test_sums_add_up_in_any_order(a: Sums, b: Sums, c: Sums):
     assert add(a, {}) == a
 
 
+@settings(deadline=None)
 @given(sums(), sums())
 def test_adding_changes_neither_side(a: Sums, b: Sums):
     """The dead one's sums are added again at the next page."""
@@ -55,6 +58,7 @@ def test_adding_changes_neither_side(a: Sums, b: Sums):
     assert (written(a), written(b)) == before
 
 
+@settings(deadline=None)
 @given(sums(), sums())
 def test_a_death_changes_no_counter(a: Sums, b: Sums):
     """Before and after the worker's file has been folded in, the page says the same, its gauges apart."""
