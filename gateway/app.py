@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
+from random import Random
 from secrets import token_hex
+from time import monotonic
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -17,6 +19,7 @@ from gateway.door.ask import Bounds
 from gateway.door.protocol import Door
 from gateway.door.reception import Reception
 from gateway.errors import ApiError, not_found
+from gateway.pool.health import Health
 from gateway.pool.pool import Pools
 from gateway.record.evidence import Evidence
 from gateway.record.log import AccessLog
@@ -56,7 +59,8 @@ class Parts:
         self.evidence = Evidence(self.store, self.splits, worker, self.metrics)
         self.follower = Follower(self.store, self.splits, worker, self.metrics)
         self.models_file = ModelsFile(settings.models_file, self.splits) if settings.models_file else None
-        self.pools = Pools(limits)
+        self.pools = Pools(limits, self.metrics.retry)
+        self.health = Health(lambda: self.pools.replicas, monotonic, Random().random)  # noqa: S311 - it spreads checks
         self.shadow = Shadow(Pools(limits), self.evidence, self.splits, self.metrics, limits)
         self.log = AccessLog(settings.access_log) if settings.access_log else None
         self.tracer = open_tracer(settings.otel_endpoint, worker) if settings.otel_endpoint else None
@@ -73,6 +77,7 @@ class Parts:
             (self.keys.listen, "listening for API keys", _LISTEN_AGAIN_S),
             (self.keys.poll, "polling API keys", _KEYS_POLL_S),
             (self.evidence.flush, "flushing tallies", 0.0),
+            (self.health.look, "checking engines", POLL_S),
             (self._sample, "sampling gauges", POLL_S),
         ]
         return loops if self.models_file is None else [*loops, (self.models_file.look, "looking at the models", 0.0)]
@@ -106,6 +111,10 @@ class Parts:
 
     async def _sample(self) -> None:
         self.metrics.connections(self.pools.connections)
+        arms = [(model, arm, end) for model, route in self.splits.routes.items() for arm, end in route.split.arms()]
+        self.pools.keep({url for _, _, endpoint in arms for url in endpoint.replicas})
+        for model, arm, endpoint in arms:
+            self.metrics.engine_up(endpoint.engine, up=self.pools.up(model, arm))
         if self.log:
             self.metrics.log_dropped(self.log.dropped)
 

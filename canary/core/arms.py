@@ -67,6 +67,11 @@ class Split:
     shadow_concurrency: int = 0
     slices: tuple[str, ...] = ()
 
+    def arms(self) -> list[tuple[Arm, Endpoint]]:
+        """Return every arm there is, and where it is served."""
+        baseline = (Arm.BASELINE, self.baseline)
+        return [baseline] if self.candidate is None else [baseline, (Arm.CANDIDATE, self.candidate)]
+
     def endpoint(self, arm: Arm) -> Endpoint | None:
         """Return where `arm` is served, None if there is no candidate."""
         return self.baseline if arm is Arm.BASELINE else self.candidate

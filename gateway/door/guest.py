@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.door.access import Caller
+from gateway.door.ask import Ask
+from gateway.door.multipart import Upload
 from gateway.routes.table import Route
+
+Asked = Ask | Upload  # what a body says
 
 
 @dataclass(slots=True)

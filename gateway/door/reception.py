@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import count
 from time import monotonic
 
-from gateway.door import ask
+from gateway.door import ask, multipart
 from gateway.door.access import Keys
-from gateway.door.ask import JSON_TYPE, Ask, Bounds
+from gateway.door.ask import JSON_TYPE, Bounds
 from gateway.door.client import Client, Header
-from gateway.door.guest import Guest
+from gateway.door.guest import Asked, Guest
 from gateway.errors import ApiError, no_model
 from gateway.relay.desk import Desk
 from gateway.relay.exchange import Exchange
@@ -77,7 +77,9 @@ class Reception:
         """Count a request that reached no arm."""
         self._desk.metrics.refused()
 
-    def _read(self, guest: Guest, body: bytes) -> Ask:
+    def _read(self, guest: Guest, body: bytes) -> Asked:
+        if guest.route.form is Form.UPLOAD:
+            return multipart.read(body, guest.headers.get(_TYPE, b""))
         return ask.read(body, self._bounds, usage=guest.route.form in _ASKED_FOR_USAGE)
 
 

@@ -90,7 +90,7 @@ WORDS: Mapping[str, frozenset[str]] = {
         {"prompt", "completion", "desired", "agree", "floor", "requests", "tokens", "budget", "concurrency"}
     ),
     "result": frozenset({"scored", "unscored", "candidate_failed"}),
-    "reason": frozenset({"full", "superseded", "queue_full", "deadline", "no_replica", "draining"}),
+    "reason": frozenset({"full", "shed", "superseded", "queue_full", "deadline"}),
 }
 
 

@@ -63,12 +63,12 @@ class Shadow:
         self._running: set[asyncio.Task[None]] = set()
         self._pairs = 0
 
-    def offer(self, mirror: Mirror) -> None:
-        """Start a mirror if there is room; never waits."""
+    def offer(self, mirror: Mirror, *, room: bool) -> None:
+        """Start a mirror if there is room, at the candidate too; never waits."""
         model = mirror.split.model
         self._metrics.mirror_attempted(model)
-        if len(self._running) >= mirror.split.shadow_concurrency:
-            self._drop(model, "full")
+        if not room or len(self._running) >= mirror.split.shadow_concurrency:
+            self._drop(model, "full" if room else "shed")
             return
         task = asyncio.get_running_loop().create_task(self._run(mirror))
         self._running.add(task)

@@ -18,14 +18,16 @@ from canary.core.arms import Arm
 from canary.core.outcome import Outcome, Result
 from gateway.door.ask import Ask
 from gateway.door.client import Client, Header
-from gateway.door.guest import Guest
+from gateway.door.guest import Asked, Guest
 from gateway.errors import ApiError, LateError, UpstreamError, of_upstream
+from gateway.pool.admission import OverloadedError, Ticket
 from gateway.pool.pool import head_of
+from gateway.pool.seats import Pool
 from gateway.record.log import Entry
 from gateway.record.shadow import Mirror
 from gateway.record.trace import Span
 from gateway.relay.desk import Desk
-from gateway.relay.trial import EngineError, Trial
+from gateway.relay.trial import EngineError, Place, Trial
 from gateway.split.choice import Choice
 
 _JSON = b"application/json"
@@ -37,14 +39,15 @@ _PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
 class Exchange:
     """One request between its client and the arms; `began` is when its last byte was read, in monotonic seconds."""
 
-    __slots__ = ("_began", "_client", "_desk", "_guest", "_span", "_trial", "ask", "choice", "head", "route")
+    __slots__ = ("_began", "_client", "_desk", "_guest", "_span", "_ticket", "_trial", "ask", "choice", "head", "route")
 
-    def __init__(self, desk: Desk, client: Client, choice: Choice, ask: Ask, guest: Guest, *, began: float) -> None:
+    def __init__(self, desk: Desk, client: Client, choice: Choice, ask: Asked, guest: Guest, *, began: float) -> None:
         self._desk = desk
         self._client = client
         self._guest = guest
         self._began = began
         self._trial: Trial | None = None
+        self._ticket: Ticket | None = None
         self._span: Span | None = None
         self.choice = choice
         self.ask = ask
@@ -55,8 +58,9 @@ class Exchange:
         """Ask the chosen arm."""
         choice = self.choice
         self._desk.metrics.in_flight += 1
-        if choice.evidence and choice.split.release:
+        if choice.evidence and choice.split.release and self.route.evidence:
             self._desk.evidence.ledger(choice.split).assigned(choice.split.stage, choice.arm, choice.slice)
+        self._pool(choice).budget.asked()
         self._try(choice)
 
     # the client's connection calls these
@@ -98,20 +102,41 @@ class Exchange:
 
     def failed(self, trial: Trial, error: UpstreamError) -> None:
         """The trial failed before the client got a byte."""
-        result = Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR
-        if trial.choice.may_fail_over:
+        self._end(trial, Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR, error)
+
+    def _try(self, choice: Choice) -> None:
+        """Ask an arm as soon as it has a slot."""
+        desk, split, pool = self._desk, choice.split, self._pool(choice)
+        self._client.name_arm(choice.arm, split.release, split.generation)
+        now = monotonic()
+        desk.metrics.own_time(split.model, now - self._began)
+        place = Place(desk.pools, pool, desk.limits)
+        self._trial = trial = Trial(self, self._client, choice, place, began=self._began)
+        try:
+            self._ticket = ticket = pool.gate.enter(trial.start, self._too_late, now)
+        except OverloadedError as error:
+            desk.metrics.shed(split.model, "queue_full")
+            self._end(trial, Result.ERROR, error)
+            return
+        if ticket.inside:
+            trial.start()
+
+    def _too_late(self) -> None:
+        """No slot came free in time."""
+        if self._trial is not None:
+            choice = self._trial.choice
+            self._desk.metrics.shed(choice.split.model, "deadline")
+            self._end(self._trial, Result.ERROR, self._pool(choice).gate.too_late())
+
+    def _end(self, trial: Trial, result: Result, error: UpstreamError | OverloadedError) -> None:
+        """Let the baseline answer if it may, else say what failed."""
+        choice = trial.choice
+        if choice.may_fail_over and self._pool(choice).budget.take(monotonic()):
             self._count(trial, result)
             self._fail_over()
         else:
             self._over(trial, result)
             self._give_up(error)
-
-    def _try(self, choice: Choice) -> None:
-        desk, client, split = self._desk, self._client, choice.split
-        client.name_arm(choice.arm, split.release, split.generation)
-        self._trial = trial = Trial(self, client, choice, desk.limits, self._began)
-        desk.metrics.own_time(split.model, monotonic() - self._began)
-        trial.start(desk.pools)
 
     def _fail_over(self) -> None:
         """Let the baseline answer; no evidence for it, because chance did not send this request there."""
@@ -119,13 +144,16 @@ class Exchange:
         self._began = monotonic()
         self._try(replace(self.choice, arm=Arm.BASELINE, evidence=False))
 
-    def _give_up(self, error: UpstreamError) -> None:
+    def _give_up(self, error: UpstreamError | OverloadedError) -> None:
         """Pass the engine's own error on, else say what failed."""
         status, body = error.answer if isinstance(error, EngineError) else (0, b"")
         if status >= _SERVER_ERRORS and body.startswith(b"{"):
             self._client.whole(status, [(b"content-type", _JSON), (b"x-should-retry", b"true")], body)
         else:
-            self._client.refuse(of_upstream(error))
+            self._client.refuse(of_upstream(error) if isinstance(error, UpstreamError) else error)
+
+    def _pool(self, choice: Choice) -> Pool:
+        return self._desk.pools.pool(choice.split.model, choice.arm, choice.endpoint.replicas, choice.pool)
 
     def _over(self, trial: Trial, result: Result) -> None:
         """Leave behind what the request has to leave."""
@@ -138,6 +166,9 @@ class Exchange:
     def _count(self, trial: Trial, result: Result) -> Outcome:
         """Count how one arm did, and mirror what the baseline answered well."""
         desk, choice = self._desk, trial.choice
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.leave()
         outcome = trial.outcome(result)
         desk.metrics.observe(choice.split.model, outcome)
         if not self.route.evidence:
@@ -146,10 +177,10 @@ class Exchange:
             desk.evidence.record(choice.split, outcome)
         elif not choice.forced:
             desk.evidence.watch(choice.split, outcome)
-        if result is Result.OK and trial.sampled:
+        if result is Result.OK and trial.sampled and isinstance(self.ask, Ask):
             text = trial.answer_text()
             mirror = Mirror(choice.split, self.ask, self.route.path, choice.slice, text, choice.request_id)
-            desk.shadow.offer(mirror)
+            desk.shadow.offer(mirror, room=self._pool(replace(choice, arm=Arm.CANDIDATE)).gate.spare)
         return outcome
 
     def _context(self, headers: Mapping[bytes, bytes]) -> list[Header]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
 from canary.core.arms import Arm
 from canary.core.assignment import mirrored
 from canary.core.outcome import Outcome, Result
-from gateway.door.ask import Ask
 from gateway.door.client import Client
+from gateway.door.guest import Asked
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 from gateway.pool.connection import Headers, Patience
 from gateway.pool.pool import Errand, Pools, Sending
+from gateway.pool.seats import Pool
 from gateway.relay.answer import MANNERS, Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole
 from gateway.relay.naming import PublicName
 from gateway.routes.table import Form, Route
@@ -38,10 +40,19 @@ class EngineError(UpstreamError):
         self.answer = status, body
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a trial's request goes, and how long and how large it may become."""
+
+    pools: Pools
+    pool: Pool
+    limits: Limits
+
+
 class Story(Protocol):
     """Whose trial it is."""
 
-    ask: Ask
+    ask: Asked
     route: Route
     head: bytes
 
@@ -65,6 +76,7 @@ class Trial:
         "_name",
         "_paused",
         "_pieces",
+        "_place",
         "_sending",
         "_size",
         "_status",
@@ -78,10 +90,11 @@ class Trial:
         "sampled",
     )
 
-    def __init__(self, story: Story, client: Client, choice: Choice, limits: Limits, began: float) -> None:
+    def __init__(self, story: Story, client: Client, choice: Choice, place: Place, *, began: float) -> None:
         self._story = story
         self._client = client
-        self._limits = limits
+        self._place = place
+        self._limits = place.limits
         self._began = began
         self._ended: float | None = None
         self._sending: Sending | None = None
@@ -101,14 +114,15 @@ class Trial:
         self._stream: StreamedAnswer | None = None
         self.body: Callable[[bytes], None] = self._gather
 
-    def start(self, pools: Pools) -> None:
+    def start(self) -> None:
         """Send the request to the arm."""
         ask, limits, endpoint = self._story.ask, self._limits, self.choice.endpoint
         body = ask.forward(endpoint.served_model)
         first = limits.first_byte_s if ask.stream else limits.total_s
         patience = Patience(first, limits.between_s, limits.total_s)
-        errand = Errand(self._story.route.path.encode(), self._story.head, body, patience, ask.tokens)
-        sending = pools.send(endpoint.replicas, errand, self)
+        choice, story = self.choice, self._story
+        errand = Errand(story.route.path.encode(), story.head, body, patience, ask.tokens, choice.affinity)
+        sending = self._place.pools.send_to(self._place.pool, errand, self)
         if self._ended is None:
             self._sending = sending
             if self._paused:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from canary.core.arms import Arm, Endpoint, Split
 from canary.core.assignment import assign
 from gateway.door.access import Caller, Scope
-from gateway.door.ask import Ask
-from gateway.door.guest import Guest
+from gateway.door.guest import Asked, Guest
 from gateway.errors import ApiError
 from gateway.pool.options import Balance, PoolOptions
 from gateway.split.splits import Route
@@ -51,7 +50,7 @@ class Choice:
         return self.split.endpoint(self.arm) or self.split.baseline
 
 
-def choose(route: Route, ask: Ask, guest: Guest) -> Choice:
+def choose(route: Route, ask: Asked, guest: Guest) -> Choice:
     """Choose the arm. Raises ApiError for an arm that may not or cannot be forced."""
     split, headers = route.split, guest.headers
     forced = _forced(split, headers.get(ARM), guest.caller)
@@ -72,7 +71,7 @@ def choose(route: Route, ask: Ask, guest: Guest) -> Choice:
     )
 
 
-def unit(ask: Ask, guest: Guest) -> str:
+def unit(ask: Asked, guest: Guest) -> str:
     """Return who sticks to an arm: a session, else a user, else a conversation under a key; "" for nobody."""
     session = guest.headers.get(SESSION, b"").decode("latin-1").strip()
     if session:
