@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from serving.simulated.app import create_app
+from serving.simulated.app import SERVED, create_app
 from serving.simulated.behaviour import Behaviour, BehaviourError
 from serving.simulated.engine import Engine
 
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         slots=asked.max_num_seqs,
         longest=asked.max_model_len,
         die=lambda: os._exit(1),
+        adapters=asked.adapters,
+        serves=asked.serves,
+        blocks=asked.cache_blocks,
     )
     config = uvicorn.Config(
         create_app(engine),
@@ -76,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-num-seqs", type=int, default=256, help="requests that run side by side; others wait")
     parser.add_argument("--max-model-len", type=int, default=8192, help="context length in tokens")
+    parser.add_argument("--adapters", nargs="+", default=(), help="names of LoRA adapters that it serves too")
+    parser.add_argument("--serves", nargs="+", choices=SERVED, default=("generate",), help="what it answers")
+    parser.add_argument("--cache-blocks", type=int, default=100_000, help="blocks of 16 tokens in the prefix cache")
     default = Behaviour()
     for name, (kind, text) in _BEHAVIOUR.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(default, name), help=text)

@@ -26,18 +26,23 @@ class AskError(ServingError):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request for an answer. `limit` is the most tokens of it, None if the engine may decide."""
+    """One request for an answer.
 
-    chat: bool
+    `form` is "chat", "completion", "responses", or the format of a transcript; `model` the name it answers by; `limit`
+    the most tokens of the answer, None if the engine may decide.
+    """
+
+    form: str
+    model: str
     prompt: str
     ids: tuple[int, ...]
     limit: int | None
     stream: bool
     usage: bool
-    choices: int
-    teacher: bool
-    token_ids: bool
-    ignore_eos: bool
+    choices: int = 1
+    teacher: bool = False
+    token_ids: bool = False
+    ignore_eos: bool = False
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -51,15 +56,19 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return value
 
 
-def parse(path: str, body: bytes, model: str, longest: int) -> Ask:
+def known(model: Any, names: tuple[str, ...]) -> str:
+    """Return the name an engine answers by: the first, if none is asked for. Raises AskError on one it has not."""
+    if model is None or model in names:
+        return model or names[0]
+    raise AskError(f"The model `{model}` does not exist.", 404, "NotFoundError", "model")
+
+
+def parse(path: str, value: dict[str, Any], names: tuple[str, ...], longest: int) -> Ask:
     """Read a request for an answer. Raises AskError; `longest` is the context length in tokens."""
-    value = parse_json(body)
-    if value.get("model", model) != model:
-        raise AskError(f"The model `{value['model']}` does not exist.", 404, "NotFoundError", "model")
-    chat = path.endswith("/chat/completions")
-    prompt, ids = _prompt(value, chat=chat)
-    limit = _whole(value, "max_completion_tokens") or _whole(value, "max_tokens")
-    if limit is None and not chat:
+    form = _FORMS[path]
+    prompt, ids = _PROMPTS[form](value)
+    limit = next((most for name in _LIMITS if (most := _whole(value, name)) is not None), None)
+    if limit is None and form == "completion":
         limit = _COMPLETION_DEFAULT
     if len(ids) + (limit or 1) > longest:
         asked = f"{len(ids)} prompt tokens and {limit or 1} of the answer"
@@ -69,7 +78,8 @@ def parse(path: str, body: bytes, model: str, longest: int) -> Ask:
         raise AskError("`prompt_logprobs` are not available when `stream=True`.", param="prompt_logprobs")
     options = value.get("stream_options") or {}
     return Ask(
-        chat=chat,
+        form=form,
+        model=known(value.get("model"), names),
         prompt=prompt,
         ids=tuple(ids),
         limit=limit,
@@ -95,10 +105,20 @@ def _content(content: Any) -> str:
     return str(content or "")
 
 
-def _prompt(value: dict[str, Any], *, chat: bool) -> tuple[str, list[int]]:
-    if chat:
-        text = templated(value.get("messages"))
-        return text, encode(text)
+def _chat_prompt(value: dict[str, Any]) -> tuple[str, list[int]]:
+    text = templated(value.get("messages"))
+    return text, encode(text)
+
+
+def _response_prompt(value: dict[str, Any]) -> tuple[str, list[int]]:
+    said = value.get("input")
+    messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
+    told = [{"role": "system", "content": value["instructions"]}] if value.get("instructions") else []
+    text = templated([*told, *messages] if isinstance(messages, list) else messages)
+    return text, encode(text)
+
+
+def _text_prompt(value: dict[str, Any]) -> tuple[str, list[int]]:
     prompt = value.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
         prompt = prompt[0]
@@ -123,3 +143,8 @@ def _whole(value: dict[str, Any], name: str) -> int | None:
     if type(number) is not int or number < 1:
         raise AskError(f"{name} must be at least 1, got {number!r}.", param=name)
     return number
+
+
+_FORMS = {"/v1/chat/completions": "chat", "/v1/completions": "completion", "/v1/responses": "responses"}
+_PROMPTS = {"chat": _chat_prompt, "completion": _text_prompt, "responses": _response_prompt}
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")

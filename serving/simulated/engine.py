@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,7 @@ from serving.simulated.language import Speaker, chance
 
 _STALL_LOOK_S = 0.02
 _BLOCK = 16  # vLLM caches prompts in blocks of this many tokens
-_REMEMBERED = 10_000
+_BLOCKS = 100_000
 
 
 class Fate(StrEnum):
@@ -36,9 +36,21 @@ class Engine:
     """
 
     def __init__(
-        self, model: str, behaviour: Behaviour, *, seed: int, slots: int, longest: int, die: Callable[[], None]
+        self,
+        model: str,
+        behaviour: Behaviour,
+        *,
+        seed: int,
+        slots: int,
+        longest: int,
+        die: Callable[[], None],
+        adapters: Sequence[str] = (),
+        serves: Sequence[str] = ("generate",),
+        blocks: int = _BLOCKS,
     ) -> None:
         self.model = model
+        self.names = (model, *adapters)  # LoRA adapters share the engine
+        self.serves = frozenset(serves)
         self.behaviour = behaviour
         self.longest = longest
         self.die = die
@@ -46,7 +58,8 @@ class Engine:
         self.last: dict[str, Any] = {}
         self._seed = seed
         self._slots = asyncio.Semaphore(slots)
-        self._seen: dict[str, None] = {}
+        self._room = blocks
+        self._blocks: dict[int, None] = {}  # the least recently used first
 
     @property
     def speaker(self) -> Speaker:
@@ -64,12 +77,19 @@ class Engine:
         return next(drawn, Fate.WELL)
 
     def cached(self, ask: Ask) -> int:
-        """How many of the prompt's tokens were computed before; remembers the prompt."""
-        known = ask.prompt in self._seen
-        self._seen[ask.prompt] = None
-        if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
-        return (len(ask.ids) - 1) // _BLOCK * _BLOCK if known else 0
+        """How many of the prompt's tokens were computed before, block by block from its beginning; remembers it."""
+        chain, known = hash(ask.model), 0
+        for block in range(len(ask.ids) // _BLOCK):
+            chain = hash((chain, ask.ids[block * _BLOCK : (block + 1) * _BLOCK]))
+            known += known == block and chain in self._blocks
+            self._blocks.pop(chain, None)
+            self._blocks[chain] = None
+        known = min(known, (len(ask.ids) - 1) // _BLOCK)  # the last token is always computed
+        while len(self._blocks) > self._room:
+            del self._blocks[next(iter(self._blocks))]
+        self.counts["prompt"] += len(ask.ids)
+        self.counts["cached"] += known * _BLOCK
+        return known * _BLOCK
 
     def length(self, ask: Ask) -> tuple[int, str]:
         """How many tokens each choice gets, and its finish_reason."""
@@ -80,18 +100,28 @@ class Engine:
     async def steps(self, ask: Ask, count: int) -> AsyncGenerator[list[str], None]:
         """Yield `count` steps when they fall due: the next word of each choice."""
         voices = [self.speaker.words(ask.prompt, choice) for choice in range(ask.choices)]
+        async with self.running() as due:
+            for step in range(count):
+                await self._until(due + step * self.behaviour.tpot_ms / 1000)
+                self.counts["generated"] += len(voices)
+                yield [next(voice) for voice in voices]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[float]:
+        """Hold a slot; gives the loop's time at which the first step falls due."""
         with self._counted("waiting"):
             await self._slots.acquire()
         try:
             with self._counted("running"):
-                due = asyncio.get_running_loop().time() + self.behaviour.ttft_ms / 1000
-                for _ in range(count):
-                    await self._until(due)
-                    self.counts["generated"] += len(voices)
-                    yield [next(voice) for voice in voices]
-                    due += self.behaviour.tpot_ms / 1000
+                yield asyncio.get_running_loop().time() + self.behaviour.ttft_ms / 1000
         finally:
             self._slots.release()
+
+    async def step(self, tokens: int) -> None:
+        """Do work of one step: `tokens` are read, none is made."""
+        self.counts["prompt"] += tokens
+        async with self.running() as due:
+            await self._until(due)
 
     async def _until(self, due: float) -> None:
         left = due - asyncio.get_running_loop().time()
@@ -108,6 +138,9 @@ class Engine:
             "kv_cache_usage_perc": ("gauge", 0.0),
             "num_preemptions_total": ("counter", 0),
             "prompt_tokens_total": ("counter", self.counts["prompt"]),
+            "prompt_tokens_cached_total": ("counter", self.counts["cached"]),
+            "prefix_cache_queries_total": ("counter", self.counts["prompt"]),
+            "prefix_cache_hits_total": ("counter", self.counts["cached"]),
             "generation_tokens_total": ("counter", self.counts["generated"]),
             "request_success_total": ("counter", self.counts["finished"]),
         }

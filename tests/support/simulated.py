@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -70,13 +70,30 @@ class SimulatedThread(_Reachable):
     """A simulated engine in a thread of this process. When it is told to die, its listener and connections go."""
 
     def __init__(
-        self, model: str = "base", *, seed: int = 0, slots: int = 256, longest: int = 8192, **behaviour: Any
+        self,
+        model: str = "base",
+        *,
+        seed: int = 0,
+        slots: int = 256,
+        longest: int = 8192,
+        adapters: Sequence[str] = (),
+        serves: Sequence[str] = ("generate",),
+        blocks: int = 100_000,
+        **behaviour: Any,
     ) -> None:
         self.model = model
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.engine = Engine(
-            model, Behaviour().changed(behaviour), seed=seed, slots=slots, longest=longest, die=self._die
+            model,
+            Behaviour().changed(behaviour),
+            seed=seed,
+            slots=slots,
+            longest=longest,
+            die=self._die,
+            adapters=adapters,
+            serves=serves,
+            blocks=blocks,
         )
         config = uvicorn.Config(
             create_app(self.engine), lifespan="off", access_log=False, log_level="critical", timeout_graceful_shutdown=1
