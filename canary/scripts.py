@@ -109,3 +109,38 @@ redis.call('XADD', KEYS[2], '*', unpack(ARGV, 5))
 redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. ARGV[3])
 return 1
 """
+
+# What workers tell each other of the API keys' use. KEYS: workers, then for each key its hash of this minute, of the
+# minute before and of the day. ARGV: worker, age in ms of the oldest heartbeat that counts, then for each key what this
+# worker has used: requests and tokens of this minute, of the minute before, USD of the day. A worker writes its own
+# sums, never increments, so a call that is repeated changes nothing and a store that lost them has them again. Returns
+# the store's time in Unix seconds, the number of living workers, and for each key the sums of all other workers.
+USAGE = """
+local me, time = ARGV[1], redis.call('TIME')
+local function put(key, text, nothing, seconds)
+  if text == nothing and redis.call('HEXISTS', key, me) == 0 then return end
+  redis.call('HSET', key, me, text)
+  redis.call('EXPIRE', key, seconds)
+end
+local function others(key)
+  local all, first, second = redis.call('HGETALL', key), 0, 0
+  for at = 1, #all, 2 do
+    if all[at] ~= me then
+      local one, two = string.match(all[at + 1], '^(%S+) ?(%S*)$')
+      first, second = first + (tonumber(one) or 0), second + (tonumber(two) or 0)
+    end
+  end
+  return string.format('%.17g %.17g', first, second)
+end
+local reply = {time[1] .. '.' .. string.format('%06d', time[2]), 0}
+reply[2] = redis.call('ZCOUNT', KEYS[1], time[1] * 1000 - ARGV[2], '+inf')
+for key = 0, (#KEYS - 1) / 3 - 1 do
+  local now, before, day = KEYS[key * 3 + 2], KEYS[key * 3 + 3], KEYS[key * 3 + 4]
+  local at = 3 + key * 5
+  put(now, ARGV[at] .. ' ' .. ARGV[at + 1], '0 0', 300)
+  put(before, ARGV[at + 2] .. ' ' .. ARGV[at + 3], '0 0', 300)
+  put(day, ARGV[at + 4], '0.0', 172800)
+  reply[#reply + 1] = others(now) .. ' ' .. others(before) .. ' ' .. others(day)
+end
+return reply
+"""

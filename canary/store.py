@@ -17,6 +17,7 @@ from canary.apikeys import ApiKeys
 from canary.core.arms import Split
 from canary.link import StoreError, bounded, heard, loads, open_redis
 from canary.records import Batch, Change, Committed, Lease, Trip
+from canary.usage import Usage
 
 __all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip", "parse_split"]
 
@@ -45,6 +46,10 @@ class Store:
     def api_keys(self) -> ApiKeys:
         """Return the API keys, on the same connections."""
         return ApiKeys(self._redis, self.url)
+
+    def usage(self) -> Usage:
+        """Return what API keys have used, on the same connections."""
+        return Usage(self._redis, self.url)
 
     async def ping(self) -> None:
         """Raise StoreError unless the server answers."""
