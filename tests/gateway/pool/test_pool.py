@@ -335,7 +335,20 @@ async def test_another_replica_is_asked_as_long_as_there_is_one_and_each_time_is
         spread(pools)[int(url.rpartition(":")[2])].tokens = 99
         heard = await ask_pool(pools, pool)
         assert (heard.last, retried) == ("ended", ["m", "m"])
+        for _ in range(2):
+            await ask_pool(pools, pool)
+        assert retried == ["m", "m"]
         pools.close()
+
+
+async def test_each_replica_is_tried_once():
+    """Where all refuse, the client hears of it after one attempt each; and so does the next."""
+    retried: list[str] = []
+    pools = Pools(Limits(), retried.append)
+    pool = pools.pool("m", "baseline", tuple(f"http://127.0.0.1:{port}" for port in (1, 2, 3)))
+    for _ in range(2):
+        assert isinstance((await ask_pool(pools, pool)).last, ConnectError)
+    assert (retried, pool.held) == (["m"] * 4, 0)
 
 
 async def test_nobody_waits_for_connection_after_connection(monkeypatch: pytest.MonkeyPatch):
@@ -426,6 +439,7 @@ async def test_what_nothing_names_any_more_is_closed_and_forgotten():
         await until(lambda: pools.connections == 2, "connections")
         pools.keep({kept})
         assert [replica.port for replica in pools.replicas] == [int(kept.rpartition(":")[2])]
+        assert pools.connections == 2
         hold.set()
         heard.last = ""
         await until(lambda: heard.last, "the last word")
@@ -441,11 +455,41 @@ async def test_what_is_named_again_is_kept_again():
     pools = Pools(Limits())
     async with speaking(answering(OK, OK, seen=seen)) as url:
         urls = (url,)
-        pools.pool("m", "candidate", urls)
-        pools.keep(())
-        for _ in range(2):
+        for _ in range(3):
             await ask_pool(pools, pools.pool("m", "candidate", urls))
+            pools.keep(())
+        assert (seen, len(pools.replicas)) == ([1, 1, 1], 0)
+
+
+async def test_what_is_named_again_while_a_request_is_under_way_is_kept():
+    """It never was quite gone: the same replica, the same connection."""
+    seen: list[int] = []
+    pools, heard, hold = Pools(Limits()), Heard(), asyncio.Event()
+    talk = answering(OK, OK, OK, seen=seen)
+
+    async def held(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hold.wait()
+        await talk(reader, writer)
+
+    async with speaking(held) as url:
+        urls = (url,)
+        pools.send_to(pools.pool("m", "candidate", urls), errand(), heard)
+        await until(lambda: pools.connections, "a connection")
+        pools.keep(())
+        pool = pools.pool("m", "candidate", urls)
+        hold.set()
+        await until(lambda: heard.last, "the last word")
+        await ask_pool(pools, pool)
         assert (seen, len(pools.replicas)) == ([2], 1)
+        pools.close()
+
+
+async def test_a_replica_knows_when_it_last_answered():
+    """The health checks ask for it."""
+    pools, before = Pools(Limits()), monotonic()
+    async with speaking(answering(OK, seen=[])) as url:
+        await ask(pools, url)
+        assert [before <= replica.answered_at <= monotonic() for replica in pools.replicas] == [True]
         pools.close()
 
 
@@ -455,3 +499,7 @@ async def test_whether_an_arm_is_up():
     assert pools.up("m", "baseline")
     await ask_pool(pools, pools.pool("m", "baseline", (NOWHERE,)))
     assert not pools.up("m", "baseline")
+    async with speaking(answering(OK, seen=[])) as url:
+        next(iter(pools.replicas)).port = int(url.rpartition(":")[2])
+        await ask_pool(pools, pools.pool("m", "baseline", (NOWHERE,)))
+    assert pools.up("m", "baseline")
