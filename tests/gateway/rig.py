@@ -120,10 +120,10 @@ class House:
 
 @asynccontextmanager
 async def gateway(
-    state: Path, static: Split, url: str = NOWHERE, worker: str = "w1", limits: Limits = LIMITS
+    state: Path, static: Split, url: str = NOWHERE, worker: str = "w1", limits: Limits = LIMITS, **more: Any
 ) -> AsyncIterator[House]:
-    """One worker on a free port."""
-    app = create_app(Settings("127.0.0.1", 0, 0, 1, url, state, (static,), limits), worker)
+    """One worker on a free port; `more` is what else it is told."""
+    app = create_app(Settings("127.0.0.1", 0, 0, 1, url, state, (static,), limits, **more), worker)
     server = server_of(app, limits.drain_s)
     async with serving(server) as base, httpx.AsyncClient(base_url=base, timeout=20) as http:
         yield House(app, server, base, http)
