@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
+from typing import Generic
 
 from canary.core.arms import Arm
-from canary.core.watchdog import Hang, Watchdog
+from canary.core.watchdog import Hang, Watchdog, Who
 
 FAILED = math.log(0.95 / 0.2)  # log likelihood ratio of a failure: 95 % of requests fail, against 20 %
 SERVED = math.log(0.05 / 0.8)
@@ -18,7 +19,7 @@ SINCE = 3  # baseline reports needed since the candidate began to fail
 SINCE_RATE = 0.2
 
 
-class Tripwire:
+class Tripwire(Generic[Who]):
     """A CUSUM over one attempt's requests as one worker sees them.
 
     Source: Page (1954), continuous inspection schemes; the sum is max(0, S + log likelihood ratio) in natural logs. It
@@ -32,15 +33,15 @@ class Tripwire:
 
     def __init__(self) -> None:
         self.fired: str | None = None
-        self.streams = Watchdog()
-        self.wholes = Watchdog()
+        self.streams = Watchdog[Who]()
+        self.wholes = Watchdog[Who]()
         self._sum = 0.0
         self._candidate: list[int] = [0, 0]  # reports and failures since the sum left zero
         self._since: list[int] = [0, 0]  # the same of the baseline
         self._last: deque[bool] = deque(maxlen=LAST)
 
     @property
-    def waiting(self) -> tuple[Hashable, ...]:
+    def waiting(self) -> tuple[Who, ...]:
         """Who waits for the candidate's first byte."""
         return (*self.streams.waiting, *self.wholes.waiting)
 

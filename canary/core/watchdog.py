@@ -28,8 +28,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Who = TypeVar("Who")  # anything that can be a key
 
 FLOOR_S = 10.0  # seconds; nothing is overdue before
 TIMES = 3.0
@@ -52,7 +55,7 @@ class Hang:
     usual: float
 
 
-class Watchdog:
+class Watchdog(Generic[Who]):
     """The waits for a first byte in one attempt, as one worker sees them, for answers of one kind.
 
     Times are monotonic seconds; `size` is the request's in bytes. Whoever waits is a key of the caller's.
@@ -61,24 +64,24 @@ class Watchdog:
     __slots__ = ("_baseline", "_served", "_waiting")
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, tuple[float, int]] = {}
+        self._waiting: dict[Who, tuple[float, int]] = {}
         self._served: deque[float] = deque(maxlen=_SERVED_KEPT)
         self._baseline: deque[tuple[float, float, int]] = deque(maxlen=KEPT)
 
     @property
-    def waiting(self) -> Collection[Hashable]:
+    def waiting(self) -> Collection[Who]:
         """Who waits for the candidate's first byte."""
         return self._waiting.keys()
 
-    def sent(self, who: Hashable, now: float, size: int) -> None:
+    def sent(self, who: Who, now: float, size: int) -> None:
         """Note that the candidate was asked."""
         self._waiting[who] = now, size
 
-    def gone(self, who: Hashable) -> None:
+    def gone(self, who: Who) -> None:
         """Forget one that has ended in another way."""
         self._waiting.pop(who, None)
 
-    def answered(self, who: Hashable) -> None:
+    def answered(self, who: Who) -> None:
         """Note the first byte of the candidate's answer."""
         sent = self._waiting.pop(who, None)
         if sent is not None:

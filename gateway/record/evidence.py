@@ -7,11 +7,13 @@ import contextlib
 import logging
 import time
 from collections import deque
+from typing import Protocol
 
 from canary.core.arms import Split
 from canary.core.outcome import FAILURES, Outcome, Result
 from canary.core.tally import Ledger
 from canary.core.tripwire import Tripwire
+from canary.core.watchdog import Watchdog
 from canary.store import Batch, Store, Trip
 from gateway.record.metrics import Metrics
 from gateway.split.splits import Splits
@@ -24,6 +26,13 @@ _TRIPS_MOST = 64
 Attempt = tuple[str, str, int]  # model, release, attempt
 
 
+class Waiter(Protocol):
+    """A request of the candidate that waits for its first byte."""
+
+    def hung(self) -> None:
+        """The candidate was found broken: let the baseline answer, now."""
+
+
 class Evidence:
     """One worker's ledgers and tripwires, by release attempt."""
 
@@ -33,7 +42,7 @@ class Evidence:
         self._worker = worker
         self._metrics = metrics
         self._ledgers: dict[Attempt, Ledger] = {}
-        self._wires: dict[Attempt, Tripwire] = {}
+        self._wires: dict[Attempt, Tripwire[Waiter]] = {}
         self._trips: deque[Trip] = deque(maxlen=_TRIPS_MOST)
         self._seq = 0
         self._pending: list[Batch] = []
@@ -63,20 +72,37 @@ class Evidence:
         """
         if outcome.result is not Result.OK and outcome.result not in FAILURES:
             return
-        route = self._splits.route(split.model)
-        current = route is not None and not route.reduced and _key(route.split) == _key(split)
-        if not current or split.candidate is None:
+        if split.candidate is None or not self._current(_key(split)):
             return
-        reason = self._wires.setdefault(_key(split), Tripwire()).observe(outcome.arm, outcome.failed)
+        reason = self._wire(split).observe(outcome.arm, outcome.failed)
         if reason is not None:
             self._trip(split, reason)
 
+    def watchdog(self, split: Split, *, stream: bool) -> Watchdog[Waiter] | None:
+        """Return who is told of first bytes under a split, None if there is no candidate to be watched.
+
+        Of the candidate: `sent` once the engine is asked, `answered` at the first byte, `gone` at any other end; of the
+        baseline: `baseline` at the first byte.
+        """
+        if split.candidate is None or not split.release:
+            return None
+        wire = self._wire(split)
+        return wire.streams if stream else wire.wholes
+
+    def look(self, now: float) -> None:
+        """Look for candidates that hang; `now` is monotonic seconds."""
+        for key, wire in tuple(self._wires.items()):
+            reason = wire.look(now) if self._current(key) else None
+            if reason is not None:
+                self._trip(self._splits.routes[key[0]].split, reason)
+
     async def flush(self) -> None:
-        """Write what has gathered, as one numbered delta; one that was perhaps applied is sent again as it was."""
+        """Look, and write what has gathered as one numbered delta; one perhaps applied is sent again as it was."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await self._urgent.wait()
         self._urgent.clear()
+        self.look(time.monotonic())
         await self.write()
 
     async def write(self) -> None:
@@ -104,15 +130,29 @@ class Evidence:
         self._wires = {key: wire for key, wire in self._wires.items() if key in current}
         return batches
 
+    def _wire(self, split: Split) -> Tripwire[Waiter]:
+        key = _key(split)
+        wire = self._wires.get(key)
+        if wire is None:
+            wire = self._wires[key] = Tripwire()
+        return wire
+
+    def _current(self, key: Attempt) -> bool:
+        """Tell whether requests are sent to this attempt's candidate."""
+        route = self._splits.route(key[0])
+        return route is not None and not route.reduced and _key(route.split) == key
+
     def _trip(self, split: Split, reason: str) -> None:
         _LOG.warning("model %s: %s", split.model, reason)
-        del self._wires[_key(split)]  # a newer generation starts with a fresh one
+        wire = self._wires.pop(_key(split))  # a newer generation starts with a fresh one
         self._splits.trip(split, reason, time.monotonic())
         unix_ms = int(time.time() * 1000)
         trip = Trip(split.model, split.release, split.attempt, split.stage, self._worker, reason, unix_ms)
         self._trips.append(trip)
         self._metrics.trip(split.model)
         self._urgent.set()
+        for waiter in wire.waiting:
+            waiter.hung()
 
 
 def _key(split: Split) -> Attempt:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,6 +108,84 @@ async def test_a_dead_candidate_trips_within_a_few_requests(house: House, cand: 
     await publish(store, replace(split, generation=3, percent=100))
     await until(lambda: acknowledged(store, 3), "acknowledgement")
     assert (await house.http.get("/readyz")).json()["baseline_only"] == {}
+
+
+class Waiting:
+    """A request without a first byte."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    def hung(self) -> None:
+        """The candidate was found broken."""
+        self.told += 1
+
+
+def hanging(evidence: Evidence, split: Split = LIVE) -> list[Waiting]:
+    """A minute of a baseline that answers, and six requests that the candidate does not, at 50 s."""
+    dog = evidence.watchdog(split, stream=True)
+    for second in range(60):
+        dog.baseline(second, second + 1.0, 100)
+    waiting = [Waiting() for _ in range(6)]
+    for one in waiting:
+        dog.sent(one, 50.0, 100)
+    return waiting
+
+
+async def test_a_candidate_that_hangs_is_left_and_its_requests_are_told(store: Store, tmp_path: Path):
+    """Long before a limit passes: nobody is sent there any more, and who waits may be answered by the baseline."""
+    evidence, known = worker(store, tmp_path)
+    waiting = hanging(evidence)
+    evidence.look(60.0)
+    assert known.route("m").reduced == ""
+    evidence.look(60.5)
+    assert "wait for a first byte" in known.route("m").reduced
+    assert [one.told for one in waiting] == [1] * 6
+    evidence.look(61.0)
+    assert [one.told for one in waiting] == [1] * 6
+    await evidence.write()
+    _, trips = await store.trips("0")
+    assert [(trip.attempt, "6 of the candidate's last 6" in trip.reason) for trip in trips] == [(1, True)]
+
+
+async def test_the_worker_looks_by_itself(store: Store, tmp_path: Path):
+    """Each time it writes; also with the store away."""
+    evidence, known = worker(Store.connect("redis://127.0.0.1:1/0"), tmp_path)
+    now = time.monotonic()
+    dog = evidence.watchdog(LIVE, stream=False)
+    for second in range(60):
+        dog.baseline(now - 60 + second, now - 59 + second, 100)
+        if second >= 40:
+            dog.sent(Waiting(), now - 60 + second, 100)
+    with pytest.raises(StoreError):
+        await evidence.flush()
+    assert known.route("m").split.candidate is None
+
+
+async def test_an_attempt_that_is_over_is_not_looked_at(store: Store, tmp_path: Path):
+    """What hangs of an older attempt says nothing about the one under way."""
+    evidence, known = worker(store, tmp_path)
+    waiting = hanging(evidence, replace(LIVE, attempt=0))
+    evidence.look(65.0)
+    assert (known.route("m").reduced, [one.told for one in waiting]) == ("", [0] * 6)
+
+
+async def test_who_waits_for_a_candidate_that_fails_is_told_too(store: Store, tmp_path: Path):
+    """It answers others with errors; those it has not answered need not wait for theirs."""
+    evidence, _ = worker(store, tmp_path)
+    one = Waiting()
+    evidence.watchdog(LIVE, stream=False).sent(one, 0.0, 100)
+    for _ in range(6):
+        evidence.record(LIVE, BAD)
+        evidence.watch(LIVE, OK)
+    assert one.told == 1
+
+
+def test_without_a_candidate_nobody_is_watched(store: Store, tmp_path: Path):
+    """A request of a model without a release pays one comparison."""
+    evidence, _ = worker(store, tmp_path)
+    assert evidence.watchdog(Split("m", 0, BASE), stream=True) is None
+    assert evidence.watchdog(replace(LIVE, candidate=None), stream=True) is None
 
 
 async def test_a_worker_that_ends_leaves_nothing_behind(store: Store, tmp_path: Path):
