@@ -39,6 +39,11 @@ def read_plain(body: bytes, _keep_text: int = 0) -> PlainAnswer:
     return PlainAnswer(usage=usage_of(answer.get("usage")), error=error_message(answer))
 
 
+def read_bytes(_body: bytes, _keep_text: int = 0) -> PlainAnswer:
+    """Read an answer that is no text at all: vLLM sends embeddings as raw numbers to those who ask for bytes."""
+    return PlainAnswer()
+
+
 def read_transcript(body: bytes, _keep_text: int = 0) -> PlainAnswer:
     """Read a transcript: JSON, or text, SRT or VTT as it was asked for, which may be of no words at all."""
     return read_plain(body) if body.lstrip().startswith(b"{") else PlainAnswer()

@@ -15,12 +15,13 @@ from gateway.relay.naming import PublicName
 from gateway.relay.template import CountedTemplate, Reader, Template, learn, learn_event
 from gateway.routes.table import Form
 from serving.cost import Price
-from serving.plain import TranscriptReader, read_plain, read_transcript
+from serving.plain import TranscriptReader, read_bytes, read_plain, read_transcript
 from serving.responses import ResponsesReader, read_response, response_error
 from serving.sse import FrameSplitter
 from serving.wire import DONE, AnswerReader, FrameKind, Usage, WholeAnswer, error_event, read_whole, readable
 
 _BROKEN = "the model's engine ended the answer before it was complete"
+_BYTES = b"application/octet-stream"
 _LESSONS = 8  # templates tried in one stream: frames that differ each time are parsed, not learned from
 _NAMED = frozenset({FrameKind.CONTENT, FrameKind.OTHER, FrameKind.USAGE})
 
@@ -42,6 +43,13 @@ MANNERS: Mapping[Form, Manner] = {
     Form.PLAIN: Manner(AnswerReader, read_plain),  # none of them streams
     Form.UPLOAD: Manner(TranscriptReader, read_transcript),
 }
+
+
+def whole_reader(form: Form, content_type: bytes) -> Callable[[bytes, int], WholeAnswer]:
+    """Return what reads a whole answer of this form and content type."""
+    if form is Form.PLAIN and content_type.startswith(_BYTES):
+        return read_bytes
+    return MANNERS[form].whole
 
 
 class StreamedAnswer:

@@ -42,7 +42,7 @@ async def _serve(call: Call, routes: Mapping[tuple[str, str], Handler]) -> None:
     """Answer, or stop as soon as the client is gone."""
     handler = routes.get((call.method, call.path))
     if handler is None:
-        await call.answer(error_body("Not Found", "NotFoundError", 404), status=404)
+        await call.answer(dumped({"detail": "Not Found"}), status=404)
         return
     body = await call.body()
     try:

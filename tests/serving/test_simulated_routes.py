@@ -143,7 +143,7 @@ def test_bad_uploads_are_refused(engine, data, files, status):
 def test_what_an_engine_does_not_serve_is_404(simulated, path):
     """As vLLM answers for a model that only generates."""
     answer = httpx.post(simulated(**FAST).url + path, json={"model": "base", "input": "x"})
-    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "NotFoundError")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
 
 
 @pytest.mark.parametrize(("behaviour", "raised"), [({"error_rate": 1}, APIError), ({"cut_rate": 1}, APIError)])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.relay.answer import MANNERS, StreamedAnswer
+from gateway.relay.answer import MANNERS, StreamedAnswer, whole_reader
 from gateway.relay.naming import PublicName
 from gateway.routes.table import Form
 from serving.responses import ResponsesReader
@@ -231,3 +231,17 @@ def test_every_form_is_read_in_its_own_way():
     for form, manner in MANNERS.items():
         assert {body for body in (chat, said, b"words") if manner.whole(body, 0).complete} == good[form]
     assert isinstance(StreamedAnswer(SAME, usage_asked=False, form=Form.RESPONSES).reader, ResponsesReader)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "complete"),
+    [
+        (Form.PLAIN, b"application/octet-stream", True),
+        (Form.PLAIN, b"application/json", False),
+        (Form.CHAT, b"application/octet-stream", False),
+        (Form.UPLOAD, b"text/plain; charset=utf-8", True),
+    ],
+)
+def test_numbers_come_as_bytes_to_those_who_ask(form: Form, kind: bytes, complete: bool):
+    """Embeddings in raw form are no JSON and still good; a chat answer in raw form is none."""
+    assert whole_reader(form, kind)(b"\x00\x01", 0).complete is complete
