@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.door.access import check_bind
 from gateway.errors import SettingsError
+from gateway.record import log, trace
 from gateway.record.page import Page
 from gateway.routes.ops import metrics_router
 from gateway.settings import Settings, load
@@ -79,10 +81,21 @@ class Workers:
         for process in self._running:
             process.kill()
 
+    def reload(self) -> None:
+        """Let every worker read the file of models again."""
+        for process in self._running:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                process.send_signal(signal.SIGHUP)
+
     async def _start(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "gateway.worker", pass_fds=(self._fd,), env=self._environment(os.environ)
-        )
+        """Start a worker. It inherits a blocked SIGHUP, which would end it before it has a handler."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gateway.worker", pass_fds=(self._fd,), env=self._environment(os.environ)
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
         return {**env, FD: str(self._fd), PARENT: str(os.getpid()), METRICS: str(self._page.folder)}
@@ -102,6 +115,7 @@ async def serve(settings: Settings, listener: socket.socket, ops: socket.socket,
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     workers = Workers(listener, page, settings.limits.drain_s)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.reload)
     server = ops_server(page)
     async with asyncio.TaskGroup() as group:
         kept = [group.create_task(workers.keep()) for _ in range(settings.workers)]
@@ -118,6 +132,10 @@ def main() -> int:
     try:
         settings = load()
         check_bind(settings.host)
+        if settings.access_log:
+            log.check(settings.access_log)
+        if settings.otel_endpoint:
+            trace.check(settings.otel_endpoint)
         listener = bind("LINNET_GATEWAY_PORT", settings.host, settings.port)
         ops = bind("LINNET_OPS_PORT", settings.host, settings.ops_port)
     except SettingsError as error:

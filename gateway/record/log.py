@@ -105,13 +105,7 @@ class AccessLog:
         self._again = False
         self._well = True
         self._torn = False
-        try:
-            self._fd = _open(path)
-        except OSError as error:
-            reason = error.strerror or error
-            raise SettingsError(
-                f"LINNET_ACCESS_LOG: {path}: cannot open ({reason}); name a file that can be written, or -"
-            ) from None
+        self._fd = _first_open(path)
         self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
         self._thread.start()
 
@@ -169,6 +163,22 @@ class AccessLog:
         if self._well:
             _LOG.warning("%s: cannot write the access log (%s); free the disk", self._path, error.strerror or error)
         self._well = False
+
+
+def check(path: str) -> None:
+    """Raise SettingsError with one line unless the log can be opened; the process that starts the workers asks."""
+    fd = _first_open(path)
+    if path != STDERR:
+        os.close(fd)
+
+
+def _first_open(path: str) -> int:
+    try:
+        return _open(path)
+    except OSError as error:
+        reason = error.strerror or error
+        mend = "name a file that can be written, or -"
+        raise SettingsError(f"LINNET_ACCESS_LOG: {path}: cannot open ({reason}); {mend}") from None
 
 
 def _open(path: str) -> int:

@@ -38,15 +38,23 @@ class Tracer(Protocol):
 
 
 def open_tracer(endpoint: str, worker: str) -> Tracer:
-    """Return the tracer that sends to a collector's OTLP/HTTP base URL. Raises SettingsError with one line."""
-    parts = urlsplit(endpoint)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    """Return the tracer that sends to a collector's OTLP/HTTP base URL. Raises SettingsError as `check` does."""
+    check(endpoint)
+    tracer: Tracer = import_module(_OTEL).sending_to(endpoint.rstrip("/"), worker)
+    return tracer
+
+
+def check(endpoint: str) -> None:
+    """Raise SettingsError with one line unless traces can be sent; the process that starts the workers asks."""
+    try:
+        parts = urlsplit(endpoint)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
         raise SettingsError(f"LINNET_OTEL_ENDPOINT: {endpoint}: no base URL; write one such as http://127.0.0.1:4318")
     try:
-        otel = import_module(_OTEL)
+        import_module(_OTEL)
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"LINNET_OTEL_ENDPOINT: {error.name} is not installed; install linnet[otel] or unset it"
-        ) from None
-    tracer: Tracer = otel.sending_to(endpoint.rstrip("/"), worker)
-    return tracer
+        lacks = f"{error.name} is not installed"
+        raise SettingsError(f"LINNET_OTEL_ENDPOINT: {lacks}; install linnet[otel] or unset it") from None

@@ -171,6 +171,13 @@ def test_without_keys_only_loopback_is_served(tmp_path: Path):
     assert "loopback" in refused(tmp_path, LINNET_GATEWAY_HOST="0.0.0.0")
 
 
+@pytest.mark.parametrize("name", ["LINNET_ACCESS_LOG", "LINNET_OTEL_ENDPOINT"])
+def test_records_that_cannot_be_kept_are_one_line(tmp_path: Path, name: str):
+    """Told by the process that starts the workers, instead of workers that end again and again."""
+    (tmp_path / "models.yaml").write_text("models: {m: {engine: e, served_model: s, replicas: ['http://127.0.0.1:1']}}")
+    assert name in refused(tmp_path, **{name: "nowhere/at/all"})
+
+
 def test_a_taken_port_is_one_line(tmp_path: Path):
     """What, where, the mend."""
     (tmp_path / "models.yaml").write_text("models: {m: {engine: e, served_model: s, replicas: ['http://127.0.0.1:1']}}")

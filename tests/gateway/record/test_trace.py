@@ -10,7 +10,9 @@ from gateway.errors import SettingsError
 from gateway.record.trace import open_tracer
 
 
-@pytest.mark.parametrize("endpoint", ["", "localhost:4318", "grpc://127.0.0.1:4317", "http://"])
+@pytest.mark.parametrize(
+    "endpoint", ["", "localhost:4318", "grpc://127.0.0.1:4317", "http://", "http://[::1", "http://a:b"]
+)
 def test_an_endpoint_that_is_no_url_is_one_line(endpoint: str):
     """Rather no start than traces that go nowhere."""
     with pytest.raises(SettingsError, match=r"LINNET_OTEL_ENDPOINT: .*no base URL"):
