@@ -82,7 +82,8 @@ class ApiError(GatewayError):
         self.status = status
         self.code = code
         self.param = param
-        self._kind = kind or ("server_error" if status >= 500 else "invalid_request_error")  # noqa: PLR2004
+        ours = status >= 500 or status == 429  # noqa: PLR2004 - LiteLLM takes "invalid_request_error" for the client's
+        self._kind = kind or ("server_error" if ours else "invalid_request_error")
         self._retry_after_s = retry_after_s
         self._headers = headers
 

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 MODEL = "linnet-demo"
+TOOLS = (
+    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
+)
+"""So small a model would fill an object with white space until its tokens are spent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ def free_port() -> int:
 def pair_settings(home: Path) -> tuple[EngineSettings, EngineSettings]:
     """Return settings of the two engines, each on a core of its own where there are two."""
     cores = sorted(os.sched_getaffinity(0))
-    base = EngineSettings("baseline", home / "base", MODEL, free_port(), core=cores[0])
+    base = EngineSettings("baseline", home / "base", MODEL, free_port(), core=cores[0], extra_args=TOOLS)
     int8 = home / "candidate-w8a8"
     return base, replace(base, name="candidate", model_dir=int8, port=free_port(), core=cores[-1])
 
