@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
@@ -27,17 +28,23 @@ _NEXT = re.compile(rb"[ \t\n\r]*([,}])[ \t\n\r]*")
 _SCALAR = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _STRUCTURE = re.compile(rb'["{}\[\]]')
 _NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^{}\[\]"]++', re.DOTALL)
-_ROLE = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"user"')
+_ROLE = b'"role"'
+_BY_USER = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"user"')
+_MODEL = b'"model"'
+_MODEL_AT = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\\x00-\x1f]*")')
+_ROUTING_NAMES = (_MODEL, b'"stream"', b'"stream_options"')
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
+_FLAT_REST = re.compile(rb'(?:[^"\\{}\[\]]|"[^"\\]*+")*+\}[ \t\n\r]*\Z')
 _DECODER = json.JSONDecoder()
 _ROUTING = frozenset({"model", "stream", "stream_options"})
 _UNIT_FIELDS = ("user", "safety_identifier")
 _MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _REPEATS = ("n", "best_of")
 _LISTS = ("input", "prompt", "documents", "messages")
-_LITERALS: Mapping[bytes, Any] = {b"true": True, b"false": False, b"null": None}
 _USUAL_ANSWER = 256  # tokens, where the client names no limit
 _BYTES_PER_TOKEN = 4
 _SAMPLE = 2048
+_DECODED = 6 * _SAMPLE + 1024  # bytes: no message of up to _SAMPLE characters is longer, escapes and all
 _BACKSLASH = 0x5C
 _OPENERS = b"{["
 
@@ -57,21 +64,22 @@ _USUAL = Bounds()
 
 
 class Ask:
-    """One JSON request body, `members` by name: where each value stands in it.
+    """One JSON request body, of which `known` are the top-level values, or where they stand if the body is long.
 
     `usage` tells whether its streams bring their usage only when `stream_options` ask for it; `usage_asked` whether the
     client is to see that chunk. `tokens` estimates what the request may cost: its bytes over 4, and the most it lets
     the model answer.
     """
 
-    __slots__ = ("_adds_usage", "_body", "_last", "members", "model", "stream", "tokens", "usage_asked")
+    __slots__ = ("_adds_usage", "_body", "_known", "_model_at", "_places", "model", "stream", "tokens", "usage_asked")
 
     content_type = JSON_TYPE
 
-    def __init__(self, body: bytes, members: Mapping[str, Place], last: int, bounds: Bounds, *, usage: bool) -> None:
+    def __init__(self, body: bytes, known: Known, model_at: Place, bounds: Bounds, *, usage: bool) -> None:
         self._body = body
-        self._last = last  # where the object's closing brace stands
-        self.members = members
+        self._known = known
+        self._places: Places | None = known if isinstance(known, Places) else None
+        self._model_at = model_at
         self.model = self._model()
         self.stream = self._flag("stream")
         self.usage_asked = self.stream and (not usage or self._usage_asked())
@@ -80,14 +88,16 @@ class Ask:
         asked = next((most for name in _MOST_TOKENS if isinstance(most := self.get(name), int)), _USUAL_ANSWER)
         self.tokens = len(body) // _BYTES_PER_TOKEN + max(0, asked)
 
+    def has(self, name: str) -> bool:
+        """Tell whether there is a top-level member of a name."""
+        return name in self._known
+
     def get(self, name: str) -> Any:
         """Return a top-level value, None if absent. Raises ApiError if it is not JSON."""
-        place = self.members.get(name)
-        if place is None:
-            return None
-        raw = self._body[place[0] : place[1]]
-        if raw in _LITERALS:
-            return _LITERALS[raw]
+        value = self._known.get(name)
+        if self._places is not self._known or value is None:
+            return value
+        raw = self._body[slice(*value)]
         try:
             return json.loads(raw.decode())
         except (ValueError, RecursionError) as error:
@@ -98,33 +108,63 @@ class Ask:
         if self._adds_usage:
             options = self.get("stream_options") or {}
             return self._spliced({"model": served_model, "stream_options": {**options, "include_usage": True}})
-        return self._spliced({"model": served_model})
+        body, (start, end) = memoryview(self._body), self._model_at
+        return b"".join((body[:start], _quoted(served_model), body[end:]))
 
     def forward_whole(self, served_model: str) -> bytes:
         """Return the same request, to be answered whole."""
-        absent = {name: None for name in ("stream", "stream_options") if name in self.members}
+        absent = {name: None for name in ("stream", "stream_options") if self.has(name)}
         return self._spliced({"model": served_model, **absent})
 
     def unit(self) -> str:
         """Return who the body says is asking, "" if it does not say."""
-        named = (self.get(name) for name in _UNIT_FIELDS if name in self.members)
-        return next((value for value in named if isinstance(value, str) and value), "")
+        for name in _UNIT_FIELDS:
+            value = self.get(name)
+            if isinstance(value, str) and value:
+                return value
+        return ""
 
     def opening(self) -> str:
-        """Return a hash of the conversation up to its first user message, "" if there is none.
+        """Return a hash of the conversation's first user message, "" if there is none.
 
-        Every later turn repeats these bytes, so a conversation keeps its arm; a shared system prompt alone does not
-        throw all conversations onto one arm. Of a long opening its ends and its length are taken.
+        Every later turn repeats it, so a conversation keeps its arm; a shared system prompt does not throw all
+        conversations onto one arm. Of a long message the ends of its bytes and their length are taken: which way is
+        taken depends on the message alone, not on how long the conversation has become.
         """
-        place = self.members.get("messages")
-        end = 0 if place is None else _end_of_first_user(self._body, place)
-        if place is None or not end:
+        raw = b""
+        if self._places is None:
+            first = self._first_user()
+        else:
+            raw = self._first_user_bytes(self._places)
+            first = json.loads(raw.decode("utf-8", "replace")) if 0 < len(raw) <= _DECODED else None
+        content = None if first is None else first.get("content")
+        if isinstance(content, str) and len(content) <= _SAMPLE:
+            said = content.encode("utf-8", "surrogatepass")
+        elif first is None and not raw:
             return ""
-        start, length = place[0], end - place[0]
-        said = self._body[start:end]
-        if length > 2 * _SAMPLE:
-            said = b"%b%b%d" % (said[:_SAMPLE], said[-_SAMPLE:], length)
+        else:
+            raw = raw or self._first_user_bytes(self._walked())
+            said = b"%b%b%d" % (raw[:_SAMPLE], raw[-_SAMPLE:], len(raw))
         return blake2b(said, digest_size=16).hexdigest()
+
+    def _first_user(self) -> dict[str, Any] | None:
+        messages = self.get("messages")
+        if not isinstance(messages, list):
+            return None
+        return next((said for said in messages if isinstance(said, dict) and said.get("role") == "user"), None)
+
+    def _first_user_bytes(self, places: Places) -> bytes:
+        """Return the first user message as it was sent, b"" if there is none."""
+        place = places.get("messages")
+        if place is None or self._body[place[0] : place[0] + 1] != b"[":
+            return b""
+        items = _Walk(self._body, len(self._body)).items(place)
+        return next((self._body[slice(*item)] for item in items if _by_user(self._body, item)), b"")
+
+    def _walked(self) -> Places:
+        if self._places is None:
+            self._places = _Walk(self._body, len(self._body)).members()
+        return self._places
 
     def _model(self) -> str:
         model = self.get("model")
@@ -135,9 +175,9 @@ class Ask:
     def _flag(self, name: str) -> bool:
         """Read a boolean member; absent and null are False."""
         value = self.get(name)
-        if not isinstance(value, bool | None):
-            raise ApiError(400, f"`{name}` must be true or false", "invalid_type", param=name)
-        return bool(value)
+        if value is None or value is False or value is True:
+            return bool(value)
+        raise ApiError(400, f"`{name}` must be true or false", "invalid_type", param=name)
 
     def _usage_asked(self) -> bool:
         options = self.get("stream_options")
@@ -150,11 +190,13 @@ class Ask:
     def _check(self, bounds: Bounds) -> None:
         """Refuse what would make one request as dear as hundreds."""
         for name in _REPEATS:
-            if name in self.members and isinstance(value := self.get(name), int | float) and value > bounds.repeats:
+            if name in self._known and isinstance(value := self.get(name), int | float) and value > bounds.repeats:
                 raise ApiError(400, f"`{name}` may be {bounds.repeats} at most", "too_large", param=name)
+        if len(self._body) < 2 * bounds.items:  # an item takes two bytes at least
+            return
         for name in _LISTS:
-            place = self.members.get(name)
-            if place is None or self._body.count(b",", *place) < bounds.items:
+            place = self._known.get(name)
+            if place is None or (self._places is not None and self._body.count(b",", *place) < bounds.items):
                 continue
             value = self.get(name)
             if isinstance(value, list) and len(value) > bounds.items and not isinstance(value[0], int):
@@ -162,26 +204,62 @@ class Ask:
 
     def _spliced(self, changes: Mapping[str, Any]) -> bytes:
         """Put new values at their members' places; a new member goes last."""
-        body, parts, at = self._body, [], 0
-        for (start, end), name in sorted((self.members[name], name) for name in changes if name in self.members):
+        body, places, parts, at = self._body, self._walked(), [], 0
+        for (start, end), name in sorted((places[name], name) for name in changes if name in places):
             parts += [body[at:start], json.dumps(changes[name]).encode()]
             at = end
-        parts.append(body[at : self._last])
-        parts += [
-            f",{json.dumps(name)}:{json.dumps(changes[name])}".encode() for name in changes if name not in self.members
-        ]
-        return b"".join([*parts, body[self._last :]])
+        parts.append(body[at : places.last])
+        parts += [f",{json.dumps(name)}:{json.dumps(changes[name])}".encode() for name in changes if name not in places]
+        return b"".join([*parts, body[places.last :]])
+
+
+class Places(dict[str, Place]):
+    """Where the value of each top-level member stands, and `last`, where the closing brace does."""
+
+    last = 0
+
+
+Known = dict[str, Any] | Places
 
 
 def read(body: bytes, bounds: Bounds = _USUAL, *, usage: bool = True) -> Ask:
     """Read a request body. Raises ApiError (400) on what cannot be routed exactly."""
     try:
-        members, last = _Walk(body, bounds.depth).members()
+        known, model_at = _parsed(body, bounds) or _walked(body, bounds)
     except (ValueError, StopIteration) as error:
         raise _bad(f"The body is no JSON object: {error}.") from None
     except RecursionError:
         raise _too_deep(bounds.depth) from None
-    return Ask(body, members, last, bounds, usage=usage)
+    return Ask(body, known, model_at, bounds, usage=usage)
+
+
+def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
+    """Return the values, and where the model's stands; None if only a walk can say that. Raises ValueError."""
+    if len(body) > _LONG or _ESCAPED_LETTER.search(body):
+        return None
+    at = body.find(_MODEL)
+    named = _MODEL_AT.match(body, at) if at > 0 else None
+    if named is None or any(body.find(name, body.find(name) + 1) > 0 for name in _ROUTING_NAMES):
+        return None
+    ahead = body.count(b"{", 0, at) == 1 and body.find(b"[", 0, at) < 0
+    if not ahead and _FLAT_REST.match(body, named.end()) is None:
+        return None
+    _check_depth(body, bounds.depth)
+    known = json.loads(body.decode())
+    if not isinstance(known, dict):
+        raise TypeError("it begins with no brace")
+    return (known, named.span(1)) if _rightly_spelt(known) else None
+
+
+def _walked(body: bytes, bounds: Bounds) -> tuple[Places, Place]:
+    """Return where every value stands. Raises ValueError."""
+    places = _Walk(body, bounds.depth).members()
+    return places, places.get("model", (0, 0))
+
+
+def _rightly_spelt(names: Iterable[str]) -> bool:
+    """Tell whether no name is one that is routed by, in another case."""
+    return not any(name not in _ROUTING and name.casefold() in _ROUTING for name in names)
 
 
 class _Walk:
@@ -195,12 +273,13 @@ class _Walk:
         self._long = len(body) > _LONG
         self._text: str | None = None
 
-    def members(self) -> tuple[dict[str, Place], int]:
-        """Return the top-level members, and where the closing brace stands. Raises ValueError, ApiError."""
-        members: dict[str, Place] = {}
-        at = self._expect(self._space(0), b"{")
-        if self._body[self._space(at) :][:1] == b"}":
-            return members, self._last(self._space(at))
+    def members(self) -> Places:
+        """Return the top-level members. Raises ValueError, ApiError."""
+        members = Places()
+        at = self._space(self._expect(self._space(0), b"{"))
+        if self._body[at : at + 1] == b"}":
+            members.last = self._last(at)
+            return members
         while True:
             name, start = self._name(at)
             # Two parsers take a name given twice, or in another case, for two different things.
@@ -213,7 +292,16 @@ class _Walk:
                 raise ValueError(f"expected a comma or a brace at byte {end}")
             at = following.end()
             if following[1] == b"}":
-                return members, self._last(following.start(1))
+                members.last = self._last(following.start(1))
+                return members
+
+    def items(self, place: Place) -> Iterator[Place]:
+        """Yield where each item of a list stands. Raises ValueError, ApiError."""
+        at = self._space(place[0] + 1)
+        while at < place[1] - 1:
+            end = self.value(at)
+            yield at, end
+            at = self._space(self._space(end) + 1)  # over the comma
 
     def _last(self, brace: int) -> int:
         """Return the closing brace's place, if nothing but space follows."""
@@ -283,19 +371,9 @@ class _Walk:
         return -1
 
     def _by_parser(self, at: int) -> int:
-        self._check_depth()
+        _check_depth(self._body, self._depth)
         end: int = _DECODER.raw_decode(self._latin(), at)[1]
         return end
-
-    def _check_depth(self) -> None:
-        """Each round removes the innermost brackets."""
-        if self._body.count(b"{") + self._body.count(b"[") < self._depth:
-            return
-        brackets = _NO_BRACKETS.sub(b"", self._body)
-        for _ in range(self._depth):
-            brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-        if b"{" in brackets or b"[" in brackets:
-            raise _too_deep(self._depth)
 
     def _latin(self) -> str:
         """Return the body read as Latin-1: a character a byte, so the parser's places are places in the body."""
@@ -313,18 +391,31 @@ class _Walk:
         return at + 1
 
 
-def _end_of_first_user(body: bytes, place: Place) -> int:
-    """Return where the first message of a user ends, 0 if the list has none."""
-    walk = _Walk(body, len(body))
-    at, last = place[0] + 1, place[1]
-    while (opened := body.find(b"{", at, last)) >= 0:
-        at = walk.value(opened)
-        role = body.find(b'"role"', opened, at)
-        while role >= 0:
-            if _ROLE.match(body, role, at):
-                return at
-            role = body.find(b'"role"', role + 1, at)
-    return 0
+def _by_user(body: bytes, item: Place) -> bool:
+    """Tell whether a message says that a user said it."""
+    at = body.find(_ROLE, *item)
+    while at >= 0:
+        if _BY_USER.match(body, at, item[1]):
+            return True
+        at = body.find(_ROLE, at + 1, item[1])
+    return False
+
+
+def _check_depth(body: bytes, most: int) -> None:
+    """Refuse a nesting too deep: each round removes the innermost brackets. Raises ApiError."""
+    if body.count(b"{") + body.count(b"[") < most:
+        return
+    brackets = _NO_BRACKETS.sub(b"", body)
+    for _ in range(most):
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    if b"{" in brackets or b"[" in brackets:
+        raise _too_deep(most)
+
+
+@lru_cache(maxsize=4096)
+def _quoted(name: str) -> bytes:
+    """Return a name as JSON; names come from the configuration."""
+    return json.dumps(name).encode()
 
 
 def _too_deep(most: int) -> ApiError:

@@ -162,7 +162,7 @@ class Shadow:
             several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
             return prompt[0] if several else prompt
         endpoint = mirror.split.baseline
-        asked = {name: ask.get(name) for name in _TEMPLATED if name in ask.members}
+        asked = {name: ask.get(name) for name in _TEMPLATED if ask.has(name)}
         asked = {**asked, "model": endpoint.served_model}
         tokens = (await self._object(mirror, endpoint, "/tokenize", asked)).get("tokens")
         if not isinstance(tokens, list) or not tokens:

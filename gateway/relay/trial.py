@@ -17,7 +17,7 @@ from gateway.pool.connection import Headers, Patience
 from gateway.pool.pool import Errand, Pools, Sending
 from gateway.pool.seats import Pool
 from gateway.relay.answer import MANNERS, Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole
-from gateway.relay.naming import PublicName
+from gateway.relay.naming import public_name
 from gateway.routes.table import Form, Route
 from gateway.settings import Limits
 from gateway.split.choice import Choice
@@ -100,7 +100,7 @@ class Trial:
         self._sending: Sending | None = None
         self._paused = False
         self.choice = choice
-        self._name = PublicName(choice.endpoint.served_model, story.ask.model)
+        self._name = public_name(choice.endpoint.served_model, story.ask.model)
         drawn = choice.evidence and choice.arm is Arm.BASELINE and story.route.form in _MIRRORED
         self.sampled = drawn and mirrored(choice.split, choice.request_id)
         self._keep_text = _KEPT_TEXT if self.sampled else 0

@@ -130,3 +130,19 @@ def test_a_conversation_is_known_by_its_opening():
     assert opening(hello) == opening(hello, answer, more)
     assert opening(hello) != opening(more)
     assert opening() == ""
+
+
+@pytest.mark.parametrize("size", [5, 2048, 2049, 9000, 14_000, 50_000])
+@pytest.mark.parametrize("letter", ["a", "\n", "\u20ac"])
+def test_a_conversation_is_known_however_long_it_becomes(size: int, letter: str):
+    """The way a body is read changes with its length; who it belongs to does not."""
+    first = {"role": "user", "content": letter * size, "name": "n"}
+    answers = [{"role": "assistant", "content": "b" * 7000}] * 3
+
+    def opening(*messages: dict) -> str:
+        return read(json.dumps({"messages": messages, "model": "a"}).encode()).opening()
+
+    assert opening(first) == opening(first, *answers) != ""
+    assert opening(first) != opening({**first, "content": letter * size + "!"}, *answers)
+    parts = {"role": "user", "content": [{"type": "text", "text": letter * size}]}
+    assert opening(parts) == opening(parts, *answers) != ""
