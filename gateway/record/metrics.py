@@ -107,7 +107,7 @@ class Metrics:
         self._count("linnet_shed_total", model, reason)
 
     def quota_refused(self, kind: str) -> None:
-        """Count a request beyond its key's limits: "requests", "tokens", "concurrency" or "budget"."""
+        """Count a request beyond its key's limits, by its error's type ("requests", "tokens", "insufficient_quota")."""
         self._count("linnet_quota_refused_total", kind)
 
     def trip(self, model: str) -> None:

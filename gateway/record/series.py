@@ -87,7 +87,7 @@ WORDS: Mapping[str, frozenset[str]] = {
     "arm": frozenset({"baseline", "candidate", "none"}),
     "outcome": frozenset({"ok", "error", "timeout", "client_error", "cancelled", "refused"}),
     "kind": frozenset(
-        {"prompt", "completion", "desired", "agree", "floor", "requests", "tokens", "budget", "concurrency"}
+        {"prompt", "completion", "desired", "agree", "floor", "requests", "tokens", "insufficient_quota"}
     ),
     "result": frozenset({"scored", "unscored", "candidate_failed"}),
     "reason": frozenset({"full", "shed", "superseded", "queue_full", "deadline"}),

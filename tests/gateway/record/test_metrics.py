@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ast
 import timeit
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +88,7 @@ def test_a_model_is_counted_under_its_name_as_soon_as_it_is_routed():
     assert sample(metrics, "linnet_overhead_seconds_count", model="m") == 1
 
 
+ROOT = Path(__file__).resolve().parents[3] / "gateway"
 HOOKS = [name for name in vars(Metrics) if not name.startswith("_") and name not in {"snapshot", "routes", "series"}]
 KNOWN = {"m", "engine-b", "engine-c", OTHER, *(word for words in WORDS.values() for word in words)}
 
@@ -116,6 +119,16 @@ def test_no_text_that_a_client_chose_becomes_a_label(calls: list[tuple[str, list
     sums = metrics.snapshot().sums
     assert {value for rows in sums.values() for labels in rows for value in labels} <= KNOWN
     assert set(sums) == set(TABLE)
+
+
+def test_every_word_the_gateway_counts_by_is_in_the_table():
+    """One that is not would be counted as "other"."""
+    trees = [ast.walk(ast.parse(path.read_text())) for path in ROOT.rglob("*.py")]
+    calls = [node for tree in trees for node in tree if isinstance(node, ast.Call)]
+    hooks = [call for call in calls if ast.unparse(call.func).rpartition("metrics.")[2] in HOOKS]
+    words = {arg.value for call in hooks for arg in call.args if isinstance(arg, ast.Constant)}
+    assert "queue_full" in words
+    assert {word for word in words if isinstance(word, str)} <= KNOWN
 
 
 @settings(deadline=None)
