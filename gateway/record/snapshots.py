@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gateway.record.metrics import Metrics
 from gateway.record.series import Snapshot, decode, encode
+from gateway.split.follow import forever
 
 _LOG = logging.getLogger("linnet.gateway")
 WRITE_S = 0.5
@@ -28,11 +29,8 @@ class Snapshots:
         self._well = True
 
     async def keep(self) -> None:
-        """Write again and again; never ends by itself."""
-        while True:
-            await self.write()
-            series = sum(len(rows) for rows in self._metrics.snapshot().sums.values())
-            await asyncio.sleep(max(WRITE_S, series * _S_PER_SERIES))
+        """Write again and again; never ends by itself, whatever goes wrong."""
+        await forever("writing the metrics", self._turn, WRITE_S)
 
     async def write(self) -> None:
         """Write once, in small pieces between the requests."""
@@ -50,6 +48,11 @@ class Snapshots:
             if self._well:
                 _LOG.warning("%s: cannot write the metrics (%s); free the disk", self._path, error.strerror or error)
             self._well = False
+
+    async def _turn(self) -> None:
+        await self.write()
+        series = sum(len(rows) for rows in self._metrics.snapshot().sums.values())
+        await asyncio.sleep(max(0.0, series * _S_PER_SERIES - WRITE_S))
 
     def _replace(self, text: str) -> None:
         fresh = self._path.with_suffix(".tmp")

@@ -26,14 +26,23 @@ async def test_the_file_is_what_the_worker_counts(tmp_path: Path):
 
 
 async def test_it_is_written_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What is counted later is seen later."""
+    """What is counted later is seen later, and an error ends nothing."""
     monkeypatch.setattr(snapshots, "WRITE_S", 0.01)
     metrics = counting("m")
     keeping = asyncio.ensure_future(Snapshots(metrics, file_of(tmp_path, 1)).keep())
     for expected in (1, 2):
         metrics.fail_over("m")
         await until(lambda expected=expected: _fail_overs(tmp_path) == expected, "the snapshot")
+    metrics.snapshot = _fails  # a bug
+    await asyncio.sleep(0.05)
+    del metrics.snapshot
+    metrics.fail_over("m")
+    await until(lambda: _fail_overs(tmp_path) == 3, "the snapshot after it")
     keeping.cancel()
+
+
+def _fails() -> None:
+    raise RuntimeError("a bug")
 
 
 def _fail_overs(folder: Path) -> float | None:
