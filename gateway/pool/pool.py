@@ -266,21 +266,17 @@ class Pools:
         return pool is None or pool.up(monotonic())
 
     def keep(self, urls: Collection[str]) -> None:
-        """Close and forget every replica but these; what is under way there goes on. Call it about once a second."""
+        """Forget every replica but these; what is under way there goes on. Call it about once a second."""
+        for replica in self._replicas.values():
+            replica.sweep()
         gone = [url for url in self._replicas if url not in urls]
-        if not gone:
-            return
         for url in gone:
             replica = self._replicas[url]
             replica.retire()
             if not replica.connections:
                 del self._replicas[url]
-        for key, pool in list(self._pools.items()):
-            pool.forget(urls)
-            if not pool.known and not pool.gate.inside:
-                del self._pools[key]
-        models = {key[0] for key in self._pools}
-        self._budgets = {model: budget for model, budget in self._budgets.items() if model in models}
+        if gone:
+            self._forget(urls)
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run what has to wait for a connection."""
@@ -292,6 +288,14 @@ class Pools:
         """Close what is idle."""
         for replica in self._replicas.values():
             replica.close()
+
+    def _forget(self, urls: Collection[str]) -> None:
+        for key, pool in list(self._pools.items()):
+            pool.forget(urls)
+            if not pool.known and not pool.gate.inside:
+                del self._pools[key]
+        models = {key[0] for key in self._pools}
+        self._budgets = {model: budget for model, budget in self._budgets.items() if model in models}
 
     def _settle(self, key: tuple[str, ...], urls: Sequence[str], options: PoolOptions) -> Pool:
         """Bring a pool up to date."""

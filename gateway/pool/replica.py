@@ -14,6 +14,8 @@ from gateway.pool.connection import Connection
 from gateway.pool.options import PoolOptions
 from gateway.settings import Limits
 
+_ATTEMPTS = 8
+
 
 class Watcher(Protocol):
     """Who wants to know how a replica is: its seat in an arm's pool. Times are monotonic seconds."""
@@ -45,23 +47,40 @@ class Replica:
         self.down = False  # as the health checks found it
         self.refused = False  # as the last attempt to connect found it
         self.retired = False  # nothing names it any more
+        self._connecting = 0
         self._limits = limits
         self._idle: deque[Connection] = deque()
 
     def reusable(self) -> Connection | None:
         """Take the connection used last; older ones than the engine keeps are closed."""
-        idle = self._idle
-        oldest = monotonic() - self._limits.idle_s
-        while idle and (idle[0].closed or idle[0].idle_since < oldest):
-            idle.popleft().close()
-        while idle:
-            connection = idle.pop()
+        self.sweep()
+        while self._idle:
+            connection = self._idle.pop()
             if not connection.closed:
                 return connection
         return None
 
+    def sweep(self) -> None:
+        """Close what is idle for longer than the engine keeps it."""
+        idle = self._idle
+        oldest = monotonic() - self._limits.idle_s
+        while idle and (idle[0].closed or idle[0].idle_since < oldest):
+            idle.popleft().close()
+
     async def connect(self) -> Connection:
-        """Open a connection. Raises ConnectError; every arm learns of it."""
+        """Open a connection. Raises ConnectError; every arm learns of it.
+
+        A host that swallows attempts must not eat up the sockets: once one has failed, a few try at a time.
+        """
+        if self.refused and self._connecting >= _ATTEMPTS:
+            raise ConnectError("no connection to an engine (others are trying)")
+        self._connecting += 1
+        try:
+            return await self._connect()
+        finally:
+            self._connecting -= 1
+
+    async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.connect_s):

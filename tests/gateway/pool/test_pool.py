@@ -144,6 +144,18 @@ async def test_an_idle_connection_older_than_the_engine_keeps_is_not_used():
         pools.close()
 
 
+async def test_idle_connections_are_closed_though_nobody_asks():
+    """Once a second; the engine may keep them for hours."""
+    pools = Pools(Limits(idle_s=0.05))
+    async with speaking(answering(OK, OK, seen=[])) as url:
+        await ask(pools, url)
+        pools.keep({url})
+        assert pools.connections == 1
+        await asyncio.sleep(0.1)
+        pools.keep({url})
+        await until(lambda: not pools.connections, "the end of the connection")
+
+
 async def test_a_replica_that_cannot_be_reached_is_passed_over():
     """The next replica answers; only when none can is it an error."""
     seen: list[int] = []
@@ -364,6 +376,30 @@ async def test_nobody_waits_for_connection_after_connection(monkeypatch: pytest.
     pool = pools.pool("m", "baseline", tuple(f"http://swallow-{number}:9" for number in range(20)))
     heard = await ask_pool(pools, pool)
     assert (type(heard.last), len(retried) <= 1) == (ConnectError, True)
+
+
+async def test_a_host_that_swallows_attempts_does_not_eat_up_the_sockets(monkeypatch: pytest.MonkeyPatch):
+    """Once one attempt has failed, a few try at a time, and the others are told at once."""
+    trying = most = 0
+
+    async def swallow(replica: Replica) -> Connection:
+        nonlocal trying, most
+        trying += 1
+        most = max(most, trying)
+        await asyncio.sleep(0.05)
+        trying -= 1
+        replica.refused = True
+        raise ConnectError("timed out")
+
+    monkeypatch.setattr(Replica, "_connect", swallow)
+    pools = Pools(Limits())
+    pool = pools.pool("m", "baseline", ("http://swallow:9",))
+    await ask_pool(pools, pool)
+    heard = [Heard() for _ in range(50)]
+    for one in heard:
+        pools.send_to(pool, errand(), one)
+    await until(lambda: all(one.last for one in heard), "last words")
+    assert most == 8
 
 
 @pytest.mark.parametrize(
