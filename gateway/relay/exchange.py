@@ -31,6 +31,7 @@ from gateway.relay.trial import EngineError, Place, Trial
 from gateway.split.choice import Choice
 
 _JSON = b"application/json"
+_NOT_FOUND = 404
 _SERVER_ERRORS = 500
 _CONTEXT = (b"traceparent", b"tracestate")
 _PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
@@ -147,8 +148,11 @@ class Exchange:
     def _give_up(self, error: UpstreamError | OverloadedError) -> None:
         """Pass the engine's own error on, else say what failed."""
         status, body = error.answer if isinstance(error, EngineError) else (0, b"")
-        if status >= _SERVER_ERRORS and body.startswith(b"{"):
-            self._client.whole(status, [(b"content-type", _JSON), (b"x-should-retry", b"true")], body)
+        # A route that the engine does not serve is the client's choice; a model that it does not know is ours.
+        no_route = status == _NOT_FOUND and b"model" not in body
+        if (status >= _SERVER_ERRORS or no_route) and body.startswith(b"{"):
+            retry = b"false" if no_route else b"true"
+            self._client.whole(status, [(b"content-type", _JSON), (b"x-should-retry", retry)], body)
         else:
             self._client.refuse(of_upstream(error) if isinstance(error, UpstreamError) else error)
 

@@ -16,7 +16,7 @@ from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 from gateway.pool.connection import Headers, Patience
 from gateway.pool.pool import Errand, Pools, Sending
 from gateway.pool.seats import Pool
-from gateway.relay.answer import MANNERS, Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole
+from gateway.relay.answer import Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole, whole_reader
 from gateway.relay.naming import public_name
 from gateway.routes.table import Form, Route
 from gateway.settings import Limits
@@ -245,7 +245,7 @@ class Trial:
             self.result = Result.CLIENT_ERROR
             self._client.whole(status, [*headers, (b"x-should-retry", b"false")], body)
         else:
-            answer = MANNERS[self._story.route.form].whole(body, self._keep_text)
+            answer = whole_reader(self._story.route.form, self._kind)(body, self._keep_text)
             self._told, self._text = told_by_whole(answer), answer.text
             if not answer.complete and self.choice.may_fail_over:
                 self._story.failed(self, EngineError(status, body))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,22 @@ async def serving(server: uvicorn.Server) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def simulated(model: str, **behaviour: Any) -> AsyncIterator[Sim]:
+async def simulated(
+    model: str, *, serves: Sequence[str] = ("generate",), adapters: Sequence[str] = (), **behaviour: Any
+) -> AsyncIterator[Sim]:
     """A simulated engine that answers fast."""
     fast = Behaviour(ttft_ms=2, tpot_ms=1).changed(behaviour)
     sim: Sim | None = None
-    engine = Engine(model, fast, seed=0, slots=64, longest=2048, die=lambda: sim.kill() if sim else None)
+    engine = Engine(
+        model,
+        fast,
+        seed=0,
+        slots=64,
+        longest=2048,
+        die=lambda: sim.kill() if sim else None,
+        serves=serves,
+        adapters=adapters,
+    )
     config = uvicorn.Config(engine_app(engine), lifespan="off", log_config=None, timeout_graceful_shutdown=1)
     server = Brief(config)
     async with serving(server) as url:
