@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -82,6 +83,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sign, drain, app, server)
     loop.add_signal_handler(signal.SIGHUP, app.parts.reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the parent's wait until there is a handler
     async with asyncio.TaskGroup() as group:
         watch = group.create_task(_watch_parent(app, server))
         keep = group.create_task(snapshots.keep())
@@ -99,6 +101,15 @@ async def _watch_parent(app: Gateway, server: Server) -> None:
     drain(app, server)
 
 
+def raise_open_files() -> int:
+    """Let this process have as many open files as it may: a stream under way is two. Return how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems say that there is no limit, and mean one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
+
+
 def main() -> int:
     """Run one worker on the socket that `LINNET_WORKER_FD` names."""
     logging.basicConfig(level=logging.WARNING, format="gateway %(levelname)s %(message)s", stream=sys.stderr)
@@ -107,6 +118,7 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
+    raise_open_files()
     listener = socket.socket(fileno=int(os.environ[FD]))
     listener.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -30,7 +30,8 @@ def health_router(readiness: Readiness, splits: Splits) -> APIRouter:
     async def readyz(response: Response) -> dict[str, Any]:
         response.status_code = 503 if readiness.draining else 200
         reduced = {model: route.reduced for model, route in splits.routes.items() if route.reduced}
-        return {"status": "draining" if readiness.draining else "ok", "baseline_only": reduced}
+        status = "draining" if readiness.draining else "ok"
+        return {"status": status, "baseline_only": reduced, "models_file": splits.models_file}
 
     return router
 

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -113,6 +115,98 @@ async def test_a_stream_longer_than_the_drain_is_ended_properly(tmp_path: Path, 
         assert seen[-2]["error"]["code"] == "shutting_down"
         assert await asyncio.wait_for(process.wait(), 10) == 0
     await until(lambda: base.running == 0, "freed")
+
+
+async def test_a_drain_is_told_at_once_and_waited_for_by_nobody(
+    tmp_path: Path, base: Sim, store: Store, valkey_url: str
+):
+    """SIGTERM: /readyz says no on a connection that is open, and the store knows of no worker once it has ended."""
+    base.behave(tpot_ms=100)
+    asked = {"model": MODEL, "prompt": "x", "max_tokens": 12, "ignore_eos": True, "stream": True}
+    more = {"LINNET_REDIS_URL": valkey_url, "LINNET_WORKERS": "1"}
+    async with running(tmp_path, base, **more) as (process, url, _), httpx.AsyncClient(base_url=url) as http:
+        async with http.stream("POST", "/v1/completions", json=asked) as answer:
+            pieces = answer.aiter_raw()
+            await anext(pieces)
+            assert (await http.get("/readyz")).status_code == 200  # a second connection, open from here on
+            assert len(await store.workers(_now_ms())) == 1
+            process.send_signal(signal.SIGTERM)
+
+            async def says_no() -> bool:
+                ready = await http.get("/readyz")
+                return (ready.status_code, ready.json()["status"]) == (503, "draining")
+
+            await until(says_no, "not ready", seconds=0.4)
+            assert events(b"".join([piece async for piece in pieces]))[-1] == "[DONE]"
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await store.workers(_now_ms()) == ()
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+async def test_sighup_lets_every_worker_read_the_models_again(tmp_path: Path, base: Sim):
+    """Told to the parent, done by all; a bad file is refused and shown, and the old models are served."""
+    models = tmp_path / "models.yaml"
+    entry = {"engine": "base", "served_model": "base", "replicas": [base.url]}
+    async with running(tmp_path, base) as (process, url, _):
+        put_unseen(models, {"models": {MODEL: entry}})
+        await all_say(url, "/v1/models", lambda said: [model["id"] for model in said["data"]] == [MODEL])
+        await asyncio.sleep(1.5)  # looked at, and not again
+        put_unseen(models, {"models": {MODEL: entry, "other": entry}})
+        process.send_signal(signal.SIGHUP)
+        await all_say(url, "/v1/models", lambda said: len(said["data"]) == 2)
+        put_unseen(models, {"models": {MODEL: {**entry, "replicas": ["no url"]}}})
+        process.send_signal(signal.SIGHUP)
+        await all_say(url, "/readyz", lambda said: f"{models}:5: models.{MODEL}.replicas.0" in said["models_file"])
+        await all_say(url, "/v1/models", lambda said: len(said["data"]) == 2)
+
+
+def put_unseen(path: Path, value: object) -> None:
+    """Write a file of one size and one time: who knows one of them reads another only when told to."""
+    text = yaml.safe_dump(value)
+    path.write_text(text + "#" * (4096 - len(text)))
+    os.utime(path, (0, 0))
+
+
+async def all_say(url: str, path: str, true: Callable[[Any], bool]) -> None:
+    """Wait until eight answers in a row, each on a connection of its own, say something."""
+
+    async def say() -> bool:
+        for _ in range(8):
+            try:
+                async with httpx.AsyncClient(base_url=url) as fresh:
+                    if not true((await fresh.get(path)).json()):
+                        return False
+            except httpx.TransportError:  # no worker has started yet
+                return False
+        return True
+
+    await until(say, f"{path} of all workers")
+
+
+async def test_a_worker_that_is_told_to_reload_while_it_starts_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The signal would end a process without a handler; it waits until there is one."""
+    (tmp_path / "models.yaml").write_text(
+        f"models: {{{MODEL}: {{engine: e, served_model: s, replicas: ['http://127.0.0.1:1']}}}}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LINNET_REDIS_URL", NOWHERE)
+    with bind("a test's port", "127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        workers = Workers(listener, Page(tmp_path), drain_s=1)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            keeping = group.create_task(workers.keep())
+            (process,) = await until(lambda: workers._running, "started")
+            workers.reload()
+            await all_say(url, "/readyz", lambda said: said["status"] == "ok")
+            assert process.returncode is None
+            stopping = group.create_task(workers.stop())
+            await keeping
+            stopping.cancel()
 
 
 async def test_workers_do_not_outlive_their_parent(tmp_path: Path, base: Sim):
