@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from gateway.errors import BadAnswerError, UpstreamError
 from gateway.pool.connection import Headers
-from gateway.pool.pool import Errand, Pools
+from gateway.pool.pool import Pools
+from gateway.pool.sending import Errand
 
 
 async def fetch(pools: Pools, urls: Sequence[str], errand: Errand, most: int) -> tuple[int, Headers, bytes]:

@@ -1,216 +1,22 @@
-"""The pools of a worker, and the sending of one request to one of their replicas."""
+"""The pools of a worker."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass
 from random import Random
 from time import monotonic
 
-from gateway.errors import ConnectError, LostError, UpstreamError
 from gateway.pool.admission import Gate
-from gateway.pool.connection import Connection, Headers, Patience, Sink
+from gateway.pool.connection import Sink
 from gateway.pool.options import PoolOptions
 from gateway.pool.replica import Replica
 from gateway.pool.retry import RetryBudget
-from gateway.pool.seats import Pool, Seat
+from gateway.pool.seats import Pool
+from gateway.pool.sending import Errand, Sending
 from gateway.settings import Limits
 
 _USUAL = PoolOptions()
-_SERVER_ERRORS = 500
-
-
-@dataclass(slots=True)
-class Errand:
-    """One request for an engine. `head` is what `head_of` made; `tokens` estimates its work.
-
-    Requests with the same `affinity` ("" for none) share a prompt's beginning: a replica that has it cached is better.
-    """
-
-    path: bytes
-    head: bytes
-    body: bytes
-    patience: Patience
-    tokens: int = 0
-    affinity: str = ""
-
-    def to(self, replica: Replica) -> bytes:
-        """Return the whole request for one replica."""
-        return b"POST %b%b HTTP/1.1\r\nhost: %b%bcontent-length: %d\r\n\r\n%b" % (
-            replica.prefix,
-            self.path,
-            replica.authority,
-            self.head,
-            len(self.body),
-            self.body,
-        )
-
-
-def head_of(request_id: str, passed: Sequence[tuple[bytes, bytes]] = (), kind: bytes = b"application/json") -> bytes:
-    """Return the headers of a request that are the same for every replica."""
-    more = b"".join([b"%b: %b\r\n" % pair for pair in passed])
-    return b"\r\ncontent-type: %b\r\naccept-encoding: identity\r\nx-request-id: %b\r\n%b" % (
-        kind,
-        request_id.encode(),
-        more,
-    )
-
-
-class Sending:
-    """One request on its way. What no engine has seen is sent to another replica; nothing else is sent twice.
-
-    An engine may close an idle connection in the moment it is used again: a reused connection that dies before any byte
-    of a reply is therefore tried once more, on a fresh one to the same replica. If that cannot be had, the engine died
-    while it had the request, and nobody else is given it: it may be what killed it.
-    """
-
-    __slots__ = (
-        "_bad",
-        "_began",
-        "_connection",
-        "_epoch",
-        "_errand",
-        "_pool",
-        "_pools",
-        "_seat",
-        "_sink",
-        "_tokens",
-        "_tried",
-        "body",
-    )
-
-    def __init__(self, pools: Pools, pool: Pool, errand: Errand, sink: Sink) -> None:
-        self._pools = pools
-        self._pool = pool
-        self._errand = errand
-        self._tokens = errand.tokens or 1
-        self._sink: Sink | None = sink
-        self._seat: Seat | None = None
-        self._connection: Connection | None = None
-        self._tried: list[Seat] = []
-        self._epoch = 0
-        self._began = 0.0
-        self._bad = False
-        self.body = sink.body  # a connection hands pieces straight to the one who waits, without a hop
-
-    def start(self) -> None:
-        """Send to whom the pool picks."""
-        self._began = now = monotonic()
-        self._send_to(self._pool.pick(self._tokens, self._errand.affinity, now), now)
-
-    def abandon(self) -> None:
-        """End the engine's work on this request now; nothing is heard of it any more."""
-        self._sink = None
-        connection, seat = self._connection, self._seat
-        if seat is not None:
-            seat.breaker.let_go(self._epoch)
-        self._leave()
-        if connection is not None:
-            connection.close()
-
-    def pause(self) -> None:
-        """Let the engine wait."""
-        if self._connection is not None:
-            self._connection.pause()
-
-    def resume(self) -> None:
-        """Let it go on."""
-        if self._connection is not None:
-            self._connection.resume()
-
-    # the connection calls these
-
-    def head(self, status: int, headers: Headers) -> None:
-        """Pass the head on. What a client did wrong says nothing against the engine; a 5xx does."""
-        seat = self._seat
-        if seat is None or self._sink is None:
-            return
-        if status >= _SERVER_ERRORS:
-            self._bad = True
-        else:
-            seat.breaker.heard(self._epoch, monotonic())
-        self._sink.head(status, headers)
-
-    def ended(self) -> None:
-        """Pass the last word on."""
-        seat = self._seat
-        if seat is not None:
-            now = seat.replica.answered_at = monotonic()
-            (seat.breaker.failed if self._bad else seat.breaker.succeeded)(self._epoch, now)
-        self._leave()
-        if self._sink is not None:
-            self._sink.ended()
-
-    def failed(self, error: UpstreamError) -> None:
-        """Try once more what a reused connection lost unheard, else pass the last word on."""
-        seat, unheard = self._seat, isinstance(error, LostError) and not error.heard
-        reused = self._connection is not None and self._connection.used > 1
-        self._connection = None
-        if seat is not None and unheard and reused and self._sink is not None:
-            self._pools.spawn(self._send_fresh(seat, error))
-            return
-        if seat is not None:
-            seat.breaker.failed(self._epoch, monotonic())
-        self._leave()
-        self._say(error)
-
-    def _send_to(self, seat: Seat | None, now: float) -> None:
-        if seat is None:
-            self._say(ConnectError("the arm has no replica"))
-            return
-        self._seat = seat
-        self._epoch = seat.take(self._tokens, now)
-        connection = seat.replica.reusable()
-        if connection is None:
-            self._pools.spawn(self._send_fresh(seat))
-        else:
-            self._send(seat, connection)
-
-    async def _send_fresh(self, seat: Seat, lost: UpstreamError | None = None) -> None:
-        """Send on a fresh connection; `lost` is how a first attempt on a reused one ended."""
-        try:
-            connection = await seat.replica.connect()
-        except ConnectError as error:
-            self._leave()
-            if lost is None:
-                self._send_elsewhere(seat, error)
-            else:
-                self._say(lost)
-            return
-        if self._sink is None:
-            connection.idle_since = monotonic()
-            seat.replica.released(connection)
-        else:
-            self._send(seat, connection)
-
-    def _send_elsewhere(self, seat: Seat, error: ConnectError) -> None:
-        """Send to another replica, as long as a client may be kept waiting for connections."""
-        if self._sink is None:
-            return
-        self._tried.append(seat)
-        now = monotonic()
-        other = self._pool.other(self._tried, now) if now - self._began < self._pools.connecting_s else None
-        if other is None:
-            self._say(error)
-        else:
-            self._pools.retried(self._pool.model)
-            self._send_to(other, now)
-
-    def _send(self, seat: Seat, connection: Connection) -> None:
-        self._connection = connection
-        connection.send(self._errand.to(seat.replica), self._errand.patience, self)
-
-    def _leave(self) -> None:
-        """The replica has one request less in hand."""
-        self._connection = None
-        if self._seat is not None:
-            self._seat.give(self._tokens)
-            self._seat = None
-
-    def _say(self, error: UpstreamError) -> None:
-        if self._sink is not None:
-            self._sink.failed(error)
 
 
 def _nobody(_: str) -> None:

@@ -21,8 +21,8 @@ from gateway.door.client import Client, Header
 from gateway.door.guest import Asked, Guest
 from gateway.errors import ApiError, LateError, UpstreamError, of_upstream
 from gateway.pool.admission import OverloadedError, Ticket
-from gateway.pool.pool import head_of
 from gateway.pool.seats import Pool
+from gateway.pool.sending import head_of
 from gateway.record.log import Entry
 from gateway.record.shadow import Mirror
 from gateway.record.trace import Span

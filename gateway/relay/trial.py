@@ -14,8 +14,9 @@ from gateway.door.client import Client
 from gateway.door.guest import Asked
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 from gateway.pool.connection import Headers, Patience
-from gateway.pool.pool import Errand, Pools, Sending
+from gateway.pool.pool import Pools
 from gateway.pool.seats import Pool
+from gateway.pool.sending import Errand, Sending
 from gateway.relay.answer import Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole, whole_reader
 from gateway.relay.naming import public_name
 from gateway.routes.table import Form, Route

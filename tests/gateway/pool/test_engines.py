@@ -18,8 +18,9 @@ from canary.core.arms import Endpoint, Split
 from gateway.pool.breaker import State
 from gateway.pool.connection import Patience
 from gateway.pool.options import Balance, PoolOptions
-from gateway.pool.pool import Errand, Pools, head_of
+from gateway.pool.pool import Pools
 from gateway.pool.seats import Pool, Seat
+from gateway.pool.sending import Errand, head_of
 from tests.gateway.pool.test_pool import Heard
 from tests.gateway.rig import LIMITS, MODEL, House, Sim, gateway, simulated, until
 

@@ -14,9 +14,10 @@ from gateway.pool.breaker import State
 from gateway.pool.connection import Connection, Headers, Patience
 from gateway.pool.fetch import fetch
 from gateway.pool.options import PoolOptions
-from gateway.pool.pool import Errand, Pools, head_of
+from gateway.pool.pool import Pools
 from gateway.pool.replica import Replica
 from gateway.pool.seats import Pool
+from gateway.pool.sending import Errand, head_of
 from gateway.settings import Limits
 from tests.gateway.rig import until
 
