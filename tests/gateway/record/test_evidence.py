@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +15,9 @@ from gateway.record.evidence import Evidence
 from gateway.record.metrics import Metrics
 from gateway.split.splits import SplitFiles, Splits
 from tests.gateway.conftest import acknowledged
-from tests.gateway.rig import MODEL, House, Sim, publish, until
+from tests.gateway.rig import MODEL, House, Sim, gateway, publish, until
 from tests.gateway.split.test_splits import BASE, CAND
+from tests.support.valkey import Valkey
 
 LIVE = Split("m", 5, BASE, CAND, release="r", attempt=1, stage=2, percent=50)
 OK = Outcome(Arm.BASELINE, Result.OK, stage=2, e2e=1.0)
@@ -204,3 +207,35 @@ async def test_a_worker_that_ends_leaves_nothing_behind(store: Store, tmp_path: 
     store.flush = flush
     await evidence.close()
     assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "2"
+
+
+async def test_a_store_that_hangs_delays_nobody_and_everything_counts_once(
+    split: Split, base: Sim, valkey: Valkey, tmp_path: Path
+):
+    """Stopped in the middle: what it read is done when it goes on, and what is sent again is known by its number."""
+    store = Store.connect(valkey.url)
+    await publish(store, split)
+    async with gateway(tmp_path, Split(MODEL, 0, base.endpoint()), valkey.url) as house:
+        await until(lambda: acknowledged(store, 1), "acknowledgement")
+        valkey.process.send_signal(signal.SIGSTOP)
+        took = []
+        for _ in range(20):
+            answer = await house.ask(max_tokens=1)
+            took.append(answer.elapsed.total_seconds())
+            assert answer.status_code == 200
+            await asyncio.sleep(0.1)
+        assert sorted(took)[18] < 0.25
+        valkey.process.send_signal(signal.SIGCONT)
+        await until(lambda: counted(store, 20), "everything counted")
+        await asyncio.sleep(1.0)
+        assert await counted(store, 20)
+    await store.close()
+
+
+async def counted(store: Store, requests: int) -> bool:
+    """Tell whether so many requests of the release are in the sums, assigned and done."""
+    found = await store.tallies(MODEL, "r1", 1)
+    sums = {
+        word: sum(int(n) for name, n in found.items() if name.endswith(f"|{word}")) for word in ("assigned", "done")
+    }
+    return sums == {"assigned": requests, "done": requests}
