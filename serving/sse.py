@@ -40,8 +40,11 @@ class FrameSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the frames they complete, terminators included."""
         buffer = self._buffer
-        if not buffer and _is_one_frame(data):
-            return [data]
+        if not buffer and b"\r" not in data:
+            *frames, rest = data.split(b"\n\n")
+            buffer += rest
+            self._scanned = max(len(buffer) - _LONGEST_END + 1, 0)
+            return [frame + b"\n\n" for frame in frames]
         buffer += data
         ends = self._ends()
         frames = [bytes(buffer[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
@@ -53,15 +56,20 @@ class FrameSplitter:
 
     def _ends(self) -> list[int]:
         """Find where each complete frame ends."""
+        if self._buffer.find(b"\r", self._scanned) < 0:
+            return self._plain_ends()
         ends = [match.end() for match in _BLANK_LINE.finditer(self._buffer, self._scanned)]
         if ends and ends[-1] == len(self._buffer) and self._buffer.endswith(b"\r"):
             ends.pop()
         return ends
 
-
-def _is_one_frame(data: bytes) -> bool:
-    """Tell cheaply whether a piece is exactly one frame as engines send them: the common case, token by token."""
-    return data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data
+    def _plain_ends(self) -> list[int]:
+        """The same where no line ends with CR: faster, and what engines send."""
+        ends, at = [], self._scanned
+        while (found := self._buffer.find(b"\n\n", at)) >= 0:
+            at = found + 2
+            ends.append(at)
+        return ends
 
 
 def payload(frame: bytes) -> bytes | None:

@@ -11,10 +11,12 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from json.decoder import scanstring  # type: ignore[attr-defined]
 
 _KEY = b'"model"'
-_SPACE = re.compile(r"[ \t\n\r]*")
+_NESTED = b'{"response":{'
+_OPENED = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*(\}?)")
+_NAME = re.compile(r'[ \t\n\r]*"((?:[^"\\\x00-\x1f]|\\.)*+)"[ \t\n\r]*:[ \t\n\r]*')
+_FOLLOWING = re.compile(r"[ \t\n\r]*([,}])")
 _DATA = re.compile(rb"^(?:\xef\xbb\xbf)?data:[ ]?(.*)$", re.MULTILINE)
 _DECODER = json.JSONDecoder()
 
@@ -56,7 +58,10 @@ class PublicName:
     def _quick(self, raw: bytes) -> bytes | None:
         """Replace in place, or None if that would not be certain."""
         at = raw.find(self._needle)
-        if at < 1 or raw[at - 1] not in b"{, \n\t\r" or raw.count(b"{", 0, at) != 1 or raw.find(b"[", 0, at) != -1:
+        if at < 1 or raw[at - 1] not in b"{, \n\t\r" or raw.find(b"[", 0, at) != -1:
+            return None
+        opened = raw.count(b"{", 0, at)
+        if opened != 1 and (opened != _NESTED.count(b"{") or not raw.startswith(_NESTED, raw.find(b"{"))):
             return None
         end = at + len(self._needle)
         if raw.find(_KEY, end) != -1:
@@ -94,29 +99,19 @@ def _places(text: str, at: int, *, nested: bool = False) -> Iterator[tuple[int, 
 
 def _members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
     """Walk an object's members: the name, and where the value starts and ends."""
-    at = _past(text, at, "{")
-    if text[at : at + 1] == "}":
-        return
-    while True:
-        name, at = scanstring(text, _past(text, at, '"', space=False), True)
-        start = _past(text, at, ":")
+    opened = _OPENED.match(text, at)
+    if opened is None:
+        raise ValueError(f"no object at character {at}")
+    at, following = opened.end(), "}" if opened[1] else ","
+    while following == ",":
+        named = _NAME.match(text, at)
+        if named is None:
+            raise ValueError(f"no name at character {at}")
+        start = named.end()
         _, end = _DECODER.raw_decode(text, start)
-        yield name, start, end
-        at = _skip(text, end)
-        if text[at : at + 1] == "}":
-            return
-        at = _past(text, at, ",")
-
-
-def _past(text: str, at: int, mark: str, *, space: bool = True) -> int:
-    """Step over white space, a mark, and the white space behind it unless it opens a string."""
-    at = _skip(text, at)
-    if text[at : at + 1] != mark:
-        raise ValueError(f"no {mark} at character {at}")
-    return _skip(text, at + 1) if space else at + 1
-
-
-def _skip(text: str, at: int) -> int:
-    """Step over white space."""
-    found = _SPACE.match(text, at)
-    return at if found is None else found.end()
+        name = named[1]
+        yield (json.loads(f'"{name}"') if "\\" in name else name), start, end
+        after = _FOLLOWING.match(text, end)
+        if after is None:
+            raise ValueError(f"no end at character {end}")
+        at, following = after.end(), after[1]
