@@ -176,6 +176,7 @@ class Sending:
         try:
             connection = await seat.replica.connect()
         except ConnectError as error:
+            seat.breaker.unreachable(monotonic())
             self._leave()
             if lost is None:
                 self._send_elsewhere(seat, error)

@@ -21,7 +21,7 @@ from gateway.pool.options import Balance, PoolOptions
 from gateway.pool.pool import Pools
 from gateway.pool.seats import Pool, Seat
 from gateway.pool.sending import Errand, head_of
-from tests.gateway.pool.test_pool import Heard
+from tests.gateway.pool.talks import Heard
 from tests.gateway.rig import LIMITS, MODEL, House, Sim, gateway, simulated, until
 
 QUICK = PoolOptions(failures=2, open_s=0.2, open_most_s=0.4, slow_start_s=0, health_s=0)
