@@ -13,6 +13,14 @@ from gateway.worker import raise_open_files
 print(raise_open_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
+SETTLED = """
+import gc
+from pathlib import Path
+from gateway.worker import settle
+settle()
+print(gc.get_freeze_count(), *Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[:2])
+"""
+
 
 def run(code: str) -> str:
     """What a fresh interpreter says."""
@@ -30,3 +38,10 @@ def test_a_worker_imports_nothing_that_its_requests_do_not_need():
     loaded = run("import gateway.worker, sys; print(*sys.modules)").split()
     assert "gateway.app" in loaded
     assert set(loaded) & HEAVY == set()
+
+
+def test_a_worker_that_serves_nobody_is_small():
+    """Also where every module was compiled at its start; what is left is no work for the collector."""
+    frozen, resident, unit = run(SETTLED).split()
+    assert int(frozen) > 50_000
+    assert (int(resident) < 70_000, unit) == (True, "kB")
