@@ -1,4 +1,4 @@
-"""Start our gateway with everything on, for a benchmark: `python -m bench.gateways.linnet --port P --folder F ...`.
+"""Start our gateway for a benchmark: `python -m bench.gateways.linnet --port P --folder F --baseline P --candidate P`.
 
 A real Valkey and a process that pushes splits run in sessions of their own, off the proxy's core, and end when the
 gateway ends. This process then becomes the gateway: whoever counts its session counts the gateway and its workers, and
@@ -8,23 +8,47 @@ nothing else. `store.pid` in the folder names the Valkey, so that its share can 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-import yaml
 from redis import Redis
 
 from bench.errors import BenchError
 from bench.gateways.pusher import publish
+from bench.gateways.scenarios import USER
 from bench.rig import store_argv, store_url, until
+from canary import keys
+from canary.apikeys import ApiKey, KeyLimits, Scope, hash_of
 from canary.core.arms import Arm, Endpoint, Split
 
+SECRET = "lk-bench"  # noqa: S105 - the key of a gateway that lives for a minute on loopback
 MODEL = "m"
-PRICE = (1e-5, 1e-7, 1e-6)
-PERCENT = 10.0
+_PRICE = (1e-5, 1e-7, 1e-6)
+_PERCENT = 10.0
+_HIGH = KeyLimits(rpm=10**9, tpm=10**12, usd_per_day=1e6)  # counted as any limit is, and never reached
+
+
+class Feature(StrEnum):
+    """What can be left out, or added."""
+
+    KEYS = "keys"
+    LIMITS = "limits"
+    TALLIES = "tallies"
+    SLOTS = "slots"
+    LOG = "log"
+    AFFINITY = "affinity"
+    SHADOW = "shadow"
+    OTEL = "otel"
+
+
+USUAL = frozenset({Feature.KEYS, Feature.LIMITS, Feature.TALLIES, Feature.SLOTS})
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -32,19 +56,71 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gateways.linnet", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for the store's data, the models' file, the state")
-    parser.add_argument(
-        "--engines", required=True, help="the ports of the baseline and of the candidate, comma-separated"
-    )
+    parser.add_argument("--baseline", required=True, help="the ports of its replicas, comma-separated")
+    parser.add_argument("--candidate", required=True, help="the ports of its replicas, comma-separated")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--models", type=int, default=0, help="so many models, named by the generators' numbers")
+    parser.add_argument("--with", dest="more", default="", help=f"of {', '.join(set(Feature) - USUAL)}")
+    parser.add_argument("--without", dest="less", default="", help=f"of {', '.join(USUAL)}")
     return parser.parse_args(words)
 
 
-def split_of(baseline: Sequence[str], candidate: Sequence[str], model: str = MODEL, percent: float = PERCENT) -> Split:
-    """Return a canary: `percent` of the users to the candidate's replicas (base URLs)."""
+def features(told: argparse.Namespace) -> frozenset[Feature]:
+    """Return what is on. Raises ValueError for an unknown word."""
+    more, less = (frozenset(Feature(word) for word in words.split(",") if word) for words in (told.more, told.less))
+    return (USUAL | more) - less
+
+
+def names(models: int) -> list[str]:
+    """Return the public names: one, or as many as asked for, each in place of a user of the generators'."""
+    return [f"{USER[:-8]}{number:08}" for number in range(1, models + 1)] or [MODEL]
+
+
+def split_of(
+    baseline: Sequence[str], candidate: Sequence[str], model: str = MODEL, on: frozenset[Feature] = USUAL
+) -> Split:
+    """Return a canary: a tenth of the users to the candidate's replicas (base URLs)."""
     first, second = (
-        Endpoint(arm, MODEL, tuple(urls), price=PRICE) for arm, urls in zip(Arm, (baseline, candidate), strict=True)
+        Endpoint(arm, MODEL, tuple(urls), price=_PRICE) for arm, urls in zip(Arm, (baseline, candidate), strict=True)
     )
-    return Split(model, 1, first, second, release="bench", attempt=1, stage=1, phase="canary", percent=percent)
+    shadowed = 10.0 if Feature.SHADOW in on else 0.0
+    return Split(
+        model,
+        1,
+        first,
+        second,
+        release="bench" if Feature.TALLIES in on else "",
+        attempt=1,
+        stage=1,
+        phase="canary",
+        percent=_PERCENT,
+        shadow_percent=shadowed,
+        shadow_concurrency=16,
+    )
+
+
+def pool(on: frozenset[Feature]) -> dict[str, Any]:
+    """Return the rules for the replicas."""
+    slots = {"slots": 10_000} if Feature.SLOTS in on else {}
+    return slots | ({"balance": "affinity"} if Feature.AFFINITY in on else {})
+
+
+def environment(folder: Path, port: int, workers: int, on: frozenset[Feature]) -> dict[str, str]:
+    """Return the gateway's settings."""
+    log = {"LINNET_ACCESS_LOG": str(folder / "access.log")} if Feature.LOG in on else {}
+    # Nobody listens there: what the exporter loses is not on the way of a request.
+    otel = {"LINNET_OTEL_ENDPOINT": "http://127.0.0.1:9"} if Feature.OTEL in on else {}
+    return {
+        "LINNET_GATEWAY_PORT": str(port),
+        "LINNET_OPS_PORT": "0",
+        "LINNET_WORKERS": str(workers),
+        "LINNET_MODELS": str(folder / "models.yaml"),
+        "LINNET_STATE": str(folder / "state"),
+        "LINNET_REDIS_URL": store_url(folder),
+        "LINNET_DRAIN_SECONDS": "1",
+        **log,
+        **otel,
+    }
 
 
 def beside(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
@@ -58,43 +134,36 @@ def beside(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def environment(folder: Path, port: int, workers: int, store: str) -> dict[str, str]:
-    """Return the gateway's settings."""
-    return {
-        "LINNET_GATEWAY_PORT": str(port),
-        "LINNET_OPS_PORT": "0",
-        "LINNET_WORKERS": str(workers),
-        "LINNET_MODELS": str(folder / "models.yaml"),
-        "LINNET_STATE": str(folder / "state"),
-        "LINNET_REDIS_URL": store,
-        "LINNET_DRAIN_SECONDS": "1",
-    }
-
-
-def write_models(folder: Path, baselines: dict[str, Sequence[str]]) -> None:
-    """Write the file of models: each with its baseline's base URLs."""
-    entries = {
-        name: {"engine": Arm.BASELINE.value, "served_model": MODEL, "replicas": list(urls)}
-        for name, urls in baselines.items()
-    }
-    (folder / "models.yaml").write_text(yaml.safe_dump({"models": entries}))
+def fill_store(redis: Redis, splits: Sequence[Split], on: frozenset[Feature]) -> None:
+    """Write the key and the splits."""
+    if Feature.KEYS in on:
+        limits = _HIGH if Feature.LIMITS in on else KeyLimits()
+        scopes = frozenset({Scope.INFERENCE, Scope.TESTER})
+        key = ApiKey("key_bench", "bench", scopes, limits, created_ms=int(time.time() * 1000))
+        redis.hset(keys.API_KEYS, hash_of(SECRET), key.to_json())
+    for split in splits:
+        publish(redis, split)
 
 
 def main() -> None:
     """Prepare, then become the gateway."""
     told = arguments(sys.argv[1:])
-    urls = [f"http://127.0.0.1:{port}" for port in told.engines.split(",")]
-    folder: Path = told.folder
-    split = split_of(urls[:1], urls[1:])
-    write_models(folder, {MODEL: urls[:1]})
+    on, folder = features(told), Path(told.folder)
+    baseline, candidate = (
+        [f"http://127.0.0.1:{port}" for port in ports.split(",")] for ports in (told.baseline, told.candidate)
+    )
+    models = names(told.models)
+    entry = {"engine": Arm.BASELINE.value, "served_model": MODEL, "replicas": baseline, "pool": pool(on)}
+    (folder / "models.yaml").write_text(json.dumps({"models": dict.fromkeys(models, entry)}))  # JSON is YAML
     store = beside(store_argv(folder), folder / "store.log")
     (folder / "store.pid").write_text(str(store.pid))
     with Redis.from_url(store_url(folder), decode_responses=True) as redis:
         until("the store", lambda: bool(redis.ping()))
-        publish(redis, split)
+        fill_store(redis, [split_of(baseline, candidate, model, on) for model in models], on)
     listening = ["--listen"] if told.workers == 1 else []
-    beside([sys.executable, "-m", "bench.gateways.pusher", store_url(folder), MODEL, *listening], folder / "pusher.log")
-    os.environ |= environment(folder, told.port, told.workers, store_url(folder))
+    pusher = [sys.executable, "-m", "bench.gateways.pusher", store_url(folder), models[0], *listening]
+    beside(pusher, folder / "pusher.log")
+    os.environ |= environment(folder, told.port, told.workers, on)
     os.execv(sys.executable, [sys.executable, "-m", "gateway"])  # noqa: S606 - the very point: no process in between
 
 
