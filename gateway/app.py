@@ -17,8 +17,10 @@ from canary.store import Store, StoreError
 from gateway.door.access import KeyFile, Keys, is_loopback
 from gateway.door.ask import Bounds
 from gateway.door.protocol import Door
+from gateway.door.quota import Quota
 from gateway.door.reception import Reception
 from gateway.errors import ApiError, not_found
+from gateway.pool.connection import Patience
 from gateway.pool.health import Health
 from gateway.pool.pool import Pools
 from gateway.record.evidence import Evidence
@@ -64,7 +66,19 @@ class Parts:
         self.shadow = Shadow(Pools(limits), self.evidence, self.splits, self.metrics, limits)
         self.log = AccessLog(settings.access_log) if settings.access_log else None
         self.tracer = open_tracer(settings.otel_endpoint, worker) if settings.otel_endpoint else None
-        self.desk = Desk(self.pools, self.evidence, self.metrics, self.shadow, limits, self.log, self.tracer)
+        self.quota = Quota(self.store.usage(), worker, settings.workers, alone=self.metrics.quota_alone)
+        self.desk = Desk(
+            pools=self.pools,
+            evidence=self.evidence,
+            metrics=self.metrics,
+            shadow=self.shadow,
+            quota=self.quota,
+            limits=limits,
+            stream_patience=Patience(limits.first_byte_s, limits.between_s, limits.total_s),
+            whole_patience=Patience(limits.total_s, limits.between_s, limits.total_s),
+            log=self.log,
+            tracer=self.tracer,
+        )
         bounds = Bounds(limits.n_most, limits.list_most, limits.nesting)
         self.reception = Reception(self.desk, self.splits, self.keys, bounds, token_hex(10))
 
@@ -76,6 +90,7 @@ class Parts:
             (self.follower.beat, "heartbeat", BEAT_S),
             (self.keys.listen, "listening for API keys", _LISTEN_AGAIN_S),
             (self.keys.poll, "polling API keys", _KEYS_POLL_S),
+            (self.quota.sync, "exchanging what keys used", 0.0),
             (self.evidence.flush, "flushing tallies", 0.0),
             (self.health.look, "checking engines", POLL_S),
             (self._sample, "sampling gauges", POLL_S),

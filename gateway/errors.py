@@ -83,13 +83,13 @@ class ApiError(GatewayError):
         self.code = code
         self.param = param
         ours = status >= 500 or status == 429  # noqa: PLR2004 - LiteLLM takes "invalid_request_error" for the client's
-        self._kind = kind or ("server_error" if ours else "invalid_request_error")
+        self.kind = kind or ("server_error" if ours else "invalid_request_error")
         self._retry_after_s = retry_after_s
         self._headers = headers
 
     def body(self) -> bytes:
         """OpenAI's error object."""
-        return wire.error_body(str(self), self._kind, self.code, self.param)
+        return wire.error_body(str(self), self.kind, self.code, self.param)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What SDKs obey: openai-python retries as `x-should-retry` says, after `retry-after-ms` or `retry-after`.

@@ -67,11 +67,22 @@ class Ask:
     """One JSON request body, of which `known` are the top-level values, or where they stand if the body is long.
 
     `usage` tells whether its streams bring their usage only when `stream_options` ask for it; `usage_asked` whether the
-    client is to see that chunk. `tokens` estimates what the request may cost: its bytes over 4, and the most it lets
-    the model answer.
+    client is to see that chunk. `tokens` estimates what the request may cost: `prompt_tokens`, which is its bytes
+    over 4, and the most it lets the model answer.
     """
 
-    __slots__ = ("_adds_usage", "_body", "_known", "_model_at", "_places", "model", "stream", "tokens", "usage_asked")
+    __slots__ = (
+        "_adds_usage",
+        "_body",
+        "_known",
+        "_model_at",
+        "_places",
+        "model",
+        "prompt_tokens",
+        "stream",
+        "tokens",
+        "usage_asked",
+    )
 
     content_type = JSON_TYPE
 
@@ -86,7 +97,8 @@ class Ask:
         self._adds_usage = self.stream and not self.usage_asked
         self._check(bounds)
         asked = next((most for name in _MOST_TOKENS if isinstance(most := self.get(name), int)), _USUAL_ANSWER)
-        self.tokens = len(body) // _BYTES_PER_TOKEN + max(0, asked)
+        self.prompt_tokens = len(body) // _BYTES_PER_TOKEN
+        self.tokens = self.prompt_tokens + max(0, asked)
 
     def has(self, name: str) -> bool:
         """Tell whether there is a top-level member of a name."""

@@ -63,7 +63,12 @@ class Upload:
     @property
     def tokens(self) -> int:
         """An estimate of what the request may cost."""
-        return len(self.body) // _BYTES_PER_TOKEN + _USUAL_ANSWER
+        return self.prompt_tokens + _USUAL_ANSWER
+
+    @property
+    def prompt_tokens(self) -> int:
+        """An estimate of what it is to be read."""
+        return len(self.body) // _BYTES_PER_TOKEN
 
     def forward(self, served_model: str) -> bytes:
         """Return the body for an engine: another `model`."""

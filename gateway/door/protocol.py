@@ -46,6 +46,8 @@ class Door(HttpToolsProtocol):
         self._heading = self._begun = self._ordinary = self._closing = self._deaf = False
         self._came = 0  # bytes of the present request
         self._quiet_since = 0.0
+        self._dates: list[tuple[bytes, bytes]] = []
+        self._date = b""
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -148,12 +150,13 @@ class Door(HttpToolsProtocol):
             self._to_application()
         else:
             one = version == "1.1"
-            request_id = self._reception.request_id(self.headers)
+            known = dict(self.headers)
+            request_id = self._reception.request_id(known)
             alive = one and self.parser.should_keep_alive() and not self._closing
             self._client = client = Client(self, request_id, chunked=one, keep_alive=alive)
             self._parts, self._size = [], 0
             try:
-                self._guest = self._reception.greet(route, self.headers, request_id)
+                self._guest = self._reception.greet(route, self.headers, known, request_id)
             except ApiError as error:
                 self._refuse(client, error)
                 return
@@ -199,8 +202,11 @@ class Door(HttpToolsProtocol):
         self.transport.write(data)
 
     def dated(self) -> bytes:
-        """Return the date, as uvicorn keeps it."""
-        return lines(self.server_state.default_headers)
+        """Return the date, as uvicorn keeps it: another list each second."""
+        kept = self.server_state.default_headers
+        if kept is not self._dates:
+            self._dates, self._date = kept, lines(kept)
+        return self._date
 
     def finished(self) -> None:
         """Be ready for the next request, or close."""
@@ -281,7 +287,7 @@ class Door(HttpToolsProtocol):
             self._refuse_line(400, "The request is not valid HTTP/1.1.", "invalid_http")
 
     def _stranger(self) -> Client:
-        self._client = Client(self, self._reception.request_id(()), chunked=True, keep_alive=False)
+        self._client = Client(self, self._reception.request_id({}), chunked=True, keep_alive=False)
         return self._client
 
     def _too_late(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from time import monotonic
 
@@ -22,6 +22,7 @@ _CODING = b"transfer-encoding"
 _AUTHORIZATION, _TYPE, _LENGTH, _ENCODING = b"authorization", b"content-type", b"content-length", b"content-encoding"
 # Two of one of these mean two things to two readers.
 _ONCE = (_AUTHORIZATION, _TYPE, _ENCODING, ARM, REQUEST_ID, SESSION, SLICE)
+_DIGITS = 12  # of a length
 _ASKED_FOR_USAGE = frozenset({Form.CHAT, Form.COMPLETION})
 _TYPES = dict.fromkeys(Form, JSON_TYPE) | {Form.UPLOAD: b"multipart/form-data"}
 
@@ -37,39 +38,45 @@ class Reception:
         self._fresh = fresh  # no other process begins its request ids with it
         self._numbers = count()
 
-    def request_id(self, headers: Sequence[Header]) -> str:
+    def request_id(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the client's request id, made harmless, else a fresh one."""
-        given = next((value for name, value in headers if name == REQUEST_ID), None)
-        return request_id_from(given, f"{self._fresh}{next(self._numbers):012x}")
+        return request_id_from(headers.get(REQUEST_ID), f"{self._fresh}{next(self._numbers):012x}")
 
-    def greet(self, route: Route, headers: Sequence[Header], request_id: str) -> Guest:
-        """Judge a request by its head, before a byte of its body is kept. Raises ApiError."""
-        known = dict(headers)
+    def greet(self, route: Route, headers: Sequence[Header], known: Mapping[bytes, bytes], request_id: str) -> Guest:
+        """Judge a request by its head, before a byte of its body is kept; `known` are the headers by name.
+
+        Raises ApiError.
+        """
         if len(known) != len(headers):
             _refuse_doubled(headers)
         caller = self._keys.identify(known.get(_AUTHORIZATION))
-        wanted = _TYPES[route.form]
         given = known.get(_TYPE, JSON_TYPE)
-        if given != wanted and given.partition(b";")[0].strip().lower() != wanted:
-            raise ApiError(415, f"The content type must be {wanted.decode()}.", "unsupported_media_type")
-        if known.get(_ENCODING, b"identity").lower() != b"identity":
+        if given != JSON_TYPE or route.form is Form.UPLOAD:
+            _check_type(route, given)
+        if _ENCODING in known and known[_ENCODING].lower() != b"identity":
             raise ApiError(415, "A compressed body is not read; send it as it is.", "unsupported_media_type")
-        if known.get(_CODING, b"chunked").lower() != b"chunked":
+        if _CODING in known and known[_CODING].lower() != b"chunked":
             raise ApiError(400, "The only transfer coding is chunked.", "invalid_http")
         most = self._desk.limits.body_bytes
         declared = known.get(_LENGTH, b"0")
-        if not declared.isdigit() or len(declared) > len(str(most)) or int(declared) > most:
+        if not declared.isdigit() or len(declared) > _DIGITS or int(declared) > most:
             raise too_large(most)
         return Guest(route, known, caller, request_id, most)
 
     def serve(self, guest: Guest, body: bytes, client: Client) -> Exchange:
         """Start the exchange of a request that is complete. Raises ApiError."""
         began = monotonic()
-        asked = self._read(guest, body)
+        if guest.route.form is Form.UPLOAD:
+            asked: Asked = multipart.read(body, guest.headers.get(_TYPE, b""))
+        else:
+            asked = ask.read(body, self._bounds, usage=guest.route.form in _ASKED_FOR_USAGE)
         route = self._splits.route(asked.model)
         if route is None:
             raise no_model(asked.model)
-        exchange = Exchange(self._desk, client, choose(route, asked, guest), asked, guest, began=began)
+        choice = choose(route, asked, guest)
+        if guest.caller.limits is not None:
+            client.name_quota(self._admitted(guest, asked, began))
+        exchange = Exchange(self._desk, client, choice, asked, guest, began=began)
         exchange.start()
         return exchange
 
@@ -77,15 +84,24 @@ class Reception:
         """Count a request that reached no arm."""
         self._desk.metrics.refused()
 
-    def _read(self, guest: Guest, body: bytes) -> Asked:
-        if guest.route.form is Form.UPLOAD:
-            return multipart.read(body, guest.headers.get(_TYPE, b""))
-        return ask.read(body, self._bounds, usage=guest.route.form in _ASKED_FOR_USAGE)
+    def _admitted(self, guest: Guest, asked: Asked, now: float) -> Sequence[Header]:
+        """Reserve what a request may cost its caller; say in the answer what is left. Raises ApiError."""
+        try:
+            return self._desk.quota.admit(guest.caller, asked.tokens, now)
+        except ApiError as error:
+            self._desk.metrics.quota_refused(error.kind)
+            raise
 
 
 def too_large(most: int) -> ApiError:
     """Say 413."""
     return ApiError(413, f"The body is larger than {most} bytes.", "request_too_large")
+
+
+def _check_type(route: Route, given: bytes) -> None:
+    wanted = _TYPES[route.form]
+    if given.partition(b";")[0].strip().lower() != wanted:
+        raise ApiError(415, f"The content type must be {wanted.decode()}.", "unsupported_media_type")
 
 
 def _refuse_doubled(headers: Sequence[Header]) -> None:

@@ -110,6 +110,10 @@ class Metrics:
         """Count a request beyond its key's limits, by its error's type ("requests", "tokens", "insufficient_quota")."""
         self._count("linnet_quota_refused_total", kind)
 
+    def quota_alone(self, alone: bool) -> None:
+        """Show whether this worker enforces its share of every key's limits, because the store is lost."""
+        self._set("linnet_quota_alone", int(alone))
+
     def trip(self, model: str) -> None:
         """Count a tripwire that fired."""
         self._count("linnet_trips_total", model)

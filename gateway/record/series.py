@@ -66,6 +66,7 @@ TABLE: Mapping[str, Metric] = {
     "linnet_fail_overs_total": Metric(Kind.COUNTER, "Failed candidates the baseline answered for.", _MODEL),
     "linnet_retries_total": Metric(Kind.COUNTER, "Requests that another replica was asked.", _MODEL),
     "linnet_shed_total": Metric(Kind.COUNTER, "Requests turned away unanswered, by reason.", (*_MODEL, "reason")),
+    "linnet_quota_alone": Metric(Kind.TOTAL, "Workers that enforce their share of the keys' limits alone."),
     "linnet_quota_refused_total": Metric(Kind.COUNTER, "Requests beyond a key's limits.", ("kind",)),
     "linnet_trips_total": Metric(Kind.COUNTER, "Tripwires that fired.", _MODEL),
     "linnet_shadow_attempted_total": Metric(Kind.COUNTER, "Sampled requests: mirrored + dropped.", _MODEL),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.door.quota import Quota
+from gateway.pool.connection import Patience
 from gateway.pool.pool import Pools
 from gateway.record.evidence import Evidence
 from gateway.record.log import AccessLog
@@ -21,6 +23,9 @@ class Desk:
     evidence: Evidence
     metrics: Metrics
     shadow: Shadow
+    quota: Quota
     limits: Limits
+    stream_patience: Patience
+    whole_patience: Patience
     log: AccessLog | None = None
     tracer: Tracer | None = None

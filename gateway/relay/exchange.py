@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from time import monotonic
 
 from canary.core.arms import Arm
 from canary.core.outcome import Outcome, Result
+from canary.core.watchdog import Watchdog
 from gateway.door.ask import Ask
 from gateway.door.client import Client, Header
 from gateway.door.guest import Asked, Guest
@@ -23,11 +23,13 @@ from gateway.errors import ApiError, LateError, UpstreamError, of_upstream
 from gateway.pool.admission import OverloadedError, Ticket
 from gateway.pool.seats import Pool
 from gateway.pool.sending import head_of
+from gateway.record.evidence import Waiter
 from gateway.record.log import Entry
 from gateway.record.shadow import Mirror
 from gateway.record.trace import Span
+from gateway.relay.bill import bill
 from gateway.relay.desk import Desk
-from gateway.relay.trial import EngineError, Place, Trial
+from gateway.relay.trial import EngineError, Trial
 from gateway.split.choice import Choice
 
 _JSON = b"application/json"
@@ -40,15 +42,30 @@ _PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
 class Exchange:
     """One request between its client and the arms; `began` is when its last byte was read, in monotonic seconds."""
 
-    __slots__ = ("_began", "_client", "_desk", "_guest", "_span", "_ticket", "_trial", "ask", "choice", "head", "route")
+    __slots__ = (
+        "_began",
+        "_client",
+        "_desk",
+        "_dog",
+        "_guest",
+        "_sent_at",
+        "_span",
+        "_ticket",
+        "_trial",
+        "ask",
+        "choice",
+        "head",
+        "route",
+    )
 
     def __init__(self, desk: Desk, client: Client, choice: Choice, ask: Asked, guest: Guest, *, began: float) -> None:
         self._desk = desk
         self._client = client
         self._guest = guest
-        self._began = began
+        self._began = self._sent_at = began
         self._trial: Trial | None = None
         self._ticket: Ticket | None = None
+        self._dog: Watchdog[Waiter] | None = None
         self._span: Span | None = None
         self.choice = choice
         self.ask = ask
@@ -57,12 +74,13 @@ class Exchange:
 
     def start(self) -> None:
         """Ask the chosen arm."""
-        choice = self.choice
-        self._desk.metrics.in_flight += 1
+        desk, choice = self._desk, self.choice
+        desk.metrics.in_flight += 1
         if choice.evidence and choice.split.release and self.route.evidence:
-            self._desk.evidence.ledger(choice.split).assigned(choice.split.stage, choice.arm, choice.slice)
-        self._pool(choice).budget.asked()
-        self._try(choice)
+            desk.evidence.ledger(choice.split).assigned(choice.split.stage, choice.arm, choice.slice)
+        pool = self._pool(choice)
+        pool.budget.asked()
+        self._try(choice, pool)
 
     # the client's connection calls these
 
@@ -97,6 +115,16 @@ class Exchange:
 
     # its trial calls these
 
+    def heard(self) -> None:
+        """The client gets its first byte: this arm does not hang."""
+        dog, self._dog = self._dog, None
+        if dog is None or self._trial is None:
+            return
+        if self._trial.choice.arm is Arm.CANDIDATE:
+            dog.answered(self)
+        else:
+            dog.baseline(self._sent_at, monotonic(), self.ask.tokens)
+
     def done(self, trial: Trial) -> None:
         """The trial's answer is out, as well as it went."""
         self._over(trial, trial.result)
@@ -105,22 +133,43 @@ class Exchange:
         """The trial failed before the client got a byte."""
         self._end(trial, Result.TIMEOUT if isinstance(error, LateError) else Result.ERROR, error)
 
-    def _try(self, choice: Choice) -> None:
+    # the watchdog calls this
+
+    def hung(self) -> None:
+        """The candidate is found broken: whoever waits for it is answered by the baseline."""
+        trial = self._trial
+        if trial is not None and not self._client.answered:
+            trial.abandon()
+            self.failed(trial, LateError("the candidate hangs"))
+
+    def _try(self, choice: Choice, pool: Pool) -> None:
         """Ask an arm as soon as it has a slot."""
-        desk, split, pool = self._desk, choice.split, self._pool(choice)
+        desk, split = self._desk, choice.split
         self._client.name_arm(choice.arm, split.release, split.generation)
         now = monotonic()
         desk.metrics.own_time(split.model, now - self._began)
-        place = Place(desk.pools, pool, desk.limits)
-        self._trial = trial = Trial(self, self._client, choice, place, began=self._began)
+        self._trial = trial = Trial(self, self._client, choice, pool, began=self._began)
         try:
-            self._ticket = ticket = pool.gate.enter(trial.start, self._too_late, now)
+            self._ticket = ticket = pool.gate.enter(self._enter, self._too_late, now)
         except OverloadedError as error:
             desk.metrics.shed(split.model, "queue_full")
             self._end(trial, Result.ERROR, error)
             return
         if ticket.inside:
-            trial.start()
+            self._enter()
+
+    def _enter(self) -> None:
+        """Send the request, and have it watched if an arm is on trial."""
+        trial = self._trial
+        if trial is None:
+            return
+        choice = trial.choice
+        if choice.split.candidate is not None and not choice.forced:
+            self._dog = dog = self._desk.evidence.watchdog(choice.split, stream=self.ask.stream)
+            self._sent_at = monotonic()
+            if dog is not None and choice.arm is Arm.CANDIDATE:
+                dog.sent(self, self._sent_at, self.ask.tokens)
+        trial.start(self._desk)
 
     def _too_late(self) -> None:
         """No slot came free in time."""
@@ -143,7 +192,8 @@ class Exchange:
         """Let the baseline answer; no evidence for it, because chance did not send this request there."""
         self._desk.metrics.fail_over(self.choice.split.model)
         self._began = monotonic()
-        self._try(replace(self.choice, arm=Arm.BASELINE, evidence=False))
+        choice = self.choice.at_baseline()
+        self._try(choice, self._pool(choice))
 
     def _give_up(self, error: UpstreamError | OverloadedError) -> None:
         """Pass the engine's own error on, else say what failed."""
@@ -161,10 +211,15 @@ class Exchange:
 
     def _over(self, trial: Trial, result: Result) -> None:
         """Leave behind what the request has to leave."""
-        self._trial = None
-        self._desk.metrics.in_flight -= 1
+        desk = self._desk
+        desk.metrics.in_flight -= 1
         outcome = self._count(trial, result)
-        if self._desk.log is not None or self._span is not None:
+        self._trial = None
+        if self._guest.caller.limits is not None:
+            tokens, usd = bill(outcome, self.ask.prompt_tokens, trial.choice.endpoint)
+            began = self._began
+            desk.quota.settle(self._guest.caller, self.ask.tokens, tokens, usd, at=began, now=monotonic())
+        if desk.log is not None or self._span is not None:
             self._tell(trial.choice, outcome)
 
     def _count(self, trial: Trial, result: Result) -> Outcome:
@@ -173,6 +228,9 @@ class Exchange:
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
             ticket.leave()
+        dog, self._dog = self._dog, None
+        if dog is not None:
+            dog.gone(self)
         outcome = trial.outcome(result)
         desk.metrics.observe(choice.split.model, outcome)
         if not self.route.evidence:
@@ -184,12 +242,22 @@ class Exchange:
         if result is Result.OK and trial.sampled and isinstance(self.ask, Ask):
             text = trial.answer_text()
             mirror = Mirror(choice.split, self.ask, self.route.path, choice.slice, text, choice.request_id)
-            desk.shadow.offer(mirror, room=self._pool(replace(choice, arm=Arm.CANDIDATE)).gate.spare)
+            desk.shadow.offer(mirror, room=self._room(choice))
         return outcome
+
+    def _room(self, choice: Choice) -> bool:
+        """Tell whether the candidate has room for a mirror: shadow traffic is shed first."""
+        candidate = choice.split.candidate
+        if candidate is None:
+            return False
+        pool = self._desk.pools.pool(choice.split.model, Arm.CANDIDATE, candidate.replicas, choice.pool)
+        return pool.gate.spare
 
     def _context(self, headers: Mapping[bytes, bytes]) -> list[Header]:
         """Return the trace context for the engine: the span's, or the client's own as it came."""
-        given = [(name, value) for name in _CONTEXT if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
+        given: list[Header] = []
+        if b"traceparent" in headers:
+            given = [(name, value) for name in _CONTEXT if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
         if self._desk.tracer is None:
             return given
         self._span = self._desk.tracer.begin(*(dict(given).get(name) for name in _CONTEXT))

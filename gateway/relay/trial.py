@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
@@ -13,14 +12,13 @@ from canary.core.outcome import Outcome, Result
 from gateway.door.client import Client
 from gateway.door.guest import Asked
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
-from gateway.pool.connection import Headers, Patience
-from gateway.pool.pool import Pools
+from gateway.pool.connection import Headers
 from gateway.pool.seats import Pool
 from gateway.pool.sending import Errand, Sending
 from gateway.relay.answer import Clock, StreamedAnswer, Told, outcome_of, told_by_stream, told_by_whole, whole_reader
+from gateway.relay.desk import Desk
 from gateway.relay.naming import public_name
 from gateway.routes.table import Form, Route
-from gateway.settings import Limits
 from gateway.split.choice import Choice
 
 _KEPT_TEXT = 32_000  # characters of an answer that a shadow compares
@@ -28,6 +26,7 @@ _OK = 200
 _SERVER_ERRORS = 500
 # A client cannot have caused these: it chose neither the engine nor the name it is served by.
 _ARMS_FAULT = frozenset({401, 403, 404, 405, 408, 429})
+_NOTHING = Told()
 _STREAM = b"text/event-stream"
 _JSON = b"application/json"
 _MIRRORED = frozenset({Form.CHAT, Form.COMPLETION})  # what a shadow can ask again and score
@@ -41,21 +40,15 @@ class EngineError(UpstreamError):
         self.answer = status, body
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a trial's request goes, and how long and how large it may become."""
-
-    pools: Pools
-    pool: Pool
-    limits: Limits
-
-
 class Story(Protocol):
     """Whose trial it is."""
 
     ask: Asked
     route: Route
     head: bytes
+
+    def heard(self) -> None:
+        """The client gets its first byte."""
 
     def done(self, trial: Trial) -> None:
         """The answer is out."""
@@ -71,13 +64,11 @@ class Trial:
         "_began",
         "_client",
         "_ended",
-        "_keep_text",
         "_kind",
-        "_limits",
-        "_name",
+        "_most",
         "_paused",
         "_pieces",
-        "_place",
+        "_pool",
         "_sending",
         "_size",
         "_status",
@@ -91,39 +82,37 @@ class Trial:
         "sampled",
     )
 
-    def __init__(self, story: Story, client: Client, choice: Choice, place: Place, *, began: float) -> None:
+    def __init__(self, story: Story, client: Client, choice: Choice, pool: Pool, *, began: float) -> None:
         self._story = story
         self._client = client
-        self._place = place
-        self._limits = place.limits
+        self._pool = pool
         self._began = began
         self._ended: float | None = None
         self._sending: Sending | None = None
         self._paused = False
         self.choice = choice
-        self._name = public_name(choice.endpoint.served_model, story.ask.model)
-        drawn = choice.evidence and choice.arm is Arm.BASELINE and story.route.form in _MIRRORED
-        self.sampled = drawn and mirrored(choice.split, choice.request_id)
-        self._keep_text = _KEPT_TEXT if self.sampled else 0
+        self.sampled = False
         self.result = Result.OK
         self._status = 0
         self._kind = _JSON
+        self._most = 0
         self._text = ""
-        self._told = Told()
+        self._told = _NOTHING
         self._pieces: list[bytes] = []
         self._size = 0
         self._stream: StreamedAnswer | None = None
         self.body: Callable[[bytes], None] = self._gather
 
-    def start(self) -> None:
+    def start(self, desk: Desk) -> None:
         """Send the request to the arm."""
-        ask, limits, endpoint = self._story.ask, self._limits, self.choice.endpoint
-        body = ask.forward(endpoint.served_model)
-        first = limits.first_byte_s if ask.stream else limits.total_s
-        patience = Patience(first, limits.between_s, limits.total_s)
-        choice, story = self.choice, self._story
-        errand = Errand(story.route.path.encode(), story.head, body, patience, ask.tokens, choice.affinity)
-        sending = self._place.pools.send_to(self._place.pool, errand, self)
+        story, choice, ask = self._story, self.choice, self._story.ask
+        self._most = desk.limits.answer_bytes
+        if choice.evidence and choice.arm is Arm.BASELINE and choice.split.shadow_percent:
+            self.sampled = story.route.form in _MIRRORED and mirrored(choice.split, choice.request_id)
+        patience = desk.stream_patience if ask.stream else desk.whole_patience
+        body = ask.forward(choice.endpoint.served_model)
+        errand = Errand(story.route.raw, story.head, body, patience, ask.tokens, choice.affinity)
+        sending = desk.pools.send_to(self._pool, errand, self)
         if self._ended is None:
             self._sending = sending
             if self._paused:
@@ -176,14 +165,14 @@ class Trial:
     def head(self, status: int, headers: Headers) -> None:
         """Learn how the reply comes."""
         self._status = status
-        self._kind = next((value for name, value in headers if name == b"content-type"), _JSON)
+        for name, value in headers:
+            if name == b"content-type":
+                self._kind = value
         if status == _OK and self._kind.startswith(_STREAM):
-            self._stream = StreamedAnswer(
-                self._name,
-                usage_asked=self._story.ask.usage_asked,
-                keep_text=self._keep_text,
-                form=self._story.route.form,
-            )
+            story = self._story
+            name_ = public_name(self.choice.endpoint.served_model, story.ask.model)
+            asked, kept = story.ask.usage_asked, self._kept_text
+            self._stream = StreamedAnswer(name_, usage_asked=asked, keep_text=kept, form=story.route.form)
             self.body = self._relay
             if self._sending is not None:
                 self._sending.body = self._relay
@@ -209,8 +198,8 @@ class Trial:
         """Keep a piece of a whole answer."""
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size > self._limits.answer_bytes:
-            self._break(BadAnswerError(f"an answer of more than {self._limits.answer_bytes} bytes"))
+        if self._size > self._most:
+            self._break(BadAnswerError(f"an answer of more than {self._most} bytes"))
 
     def _relay(self, piece: bytes) -> None:
         """Pass a piece of a stream on."""
@@ -218,8 +207,8 @@ class Trial:
         if answer is None or self._ended is not None:
             return
         kept = answer.take(piece, monotonic())
-        if answer.held > self._limits.answer_bytes:
-            self._break(BadAnswerError(f"a frame of more than {self._limits.answer_bytes} bytes"))
+        if answer.held > self._most:
+            self._break(BadAnswerError(f"a frame of more than {self._most} bytes"))
             return
         if not kept:
             return
@@ -227,6 +216,7 @@ class Trial:
             if answer.reader.error is not None and self.choice.may_fail_over:
                 self._break(LostError("the engine began its stream with an error", heard=True))
                 return
+            self._story.heard()
             client.begin(_OK, [(b"content-type", self._kind)])
         client.piece(kept)
 
@@ -241,19 +231,26 @@ class Trial:
         if status != _OK and not _clients_fault(status):
             self._story.failed(self, EngineError(status, body))
             return
-        headers = [(b"content-type", self._kind)]
+        story, client, headers = self._story, self._client, ((b"content-type", self._kind),)
         if status != _OK:
             self.result = Result.CLIENT_ERROR
-            self._client.whole(status, [*headers, (b"x-should-retry", b"false")], body)
+            story.heard()
+            client.whole(status, (*headers, (b"x-should-retry", b"false")), body)
         else:
-            answer = whole_reader(self._story.route.form, self._kind)(body, self._keep_text)
+            answer = whole_reader(story.route.form, self._kind)(body, self._kept_text)
             self._told, self._text = told_by_whole(answer), answer.text
-            if not answer.complete and self.choice.may_fail_over:
-                self._story.failed(self, EngineError(status, body))
-                return
-            self.result = Result.OK if answer.complete else Result.ERROR
-            self._client.whole(status, headers, self._name.body(body))
-        self._story.done(self)
+            if not answer.complete:
+                if self.choice.may_fail_over:
+                    story.failed(self, EngineError(status, body))
+                    return
+                self.result = Result.ERROR
+            story.heard()
+            client.whole(status, headers, public_name(self.choice.endpoint.served_model, story.ask.model).body(body))
+        story.done(self)
+
+    @property
+    def _kept_text(self) -> int:
+        return _KEPT_TEXT if self.sampled else 0
 
     def _end_stream(self, answer: StreamedAnswer) -> None:
         client = self._client

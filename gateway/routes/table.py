@@ -25,6 +25,11 @@ class Route:
     form: Form
     evidence: bool = True
 
+    @property
+    def raw(self) -> bytes:
+        """The path as it stands in a request."""
+        return _RAW[self.path]
+
 
 _ROUTES = (
     Route("/v1/chat/completions", Form.CHAT),
@@ -42,4 +47,5 @@ _ROUTES = (
     Route("/v1/audio/translations", Form.UPLOAD),
 )
 
-PROXIED: Mapping[bytes, Route] = {route.path.encode(): route for route in _ROUTES}
+_RAW = {route.path: route.path.encode() for route in _ROUTES}
+PROXIED: Mapping[bytes, Route] = {_RAW[route.path]: route for route in _ROUTES}

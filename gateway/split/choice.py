@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from canary.core.arms import Arm, Endpoint, Split
 from canary.core.assignment import assign
@@ -23,7 +23,7 @@ _ID_MOST = 128
 _USUAL = PoolOptions()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """One request's arm under one split. `evidence` is True only where chance assigned it.
 
@@ -32,6 +32,7 @@ class Choice:
 
     split: Split
     arm: Arm
+    endpoint: Endpoint
     slice: str
     request_id: str
     forced: bool
@@ -44,24 +45,25 @@ class Choice:
         """Whether the baseline may answer instead; a tester wants to see the arm as it is."""
         return self.arm is Arm.CANDIDATE and not self.forced
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where the arm is served; the baseline where there is no candidate."""
-        return self.split.endpoint(self.arm) or self.split.baseline
+    def at_baseline(self) -> Choice:
+        """Return the same request for the baseline, where chance did not send it."""
+        return replace(self, arm=Arm.BASELINE, endpoint=self.split.baseline, evidence=False)
 
 
 def choose(route: Route, ask: Asked, guest: Guest) -> Choice:
     """Choose the arm. Raises ApiError for an arm that may not or cannot be forced."""
     split, headers = route.split, guest.headers
-    forced = _forced(split, headers.get(ARM), guest.caller)
-    named = headers.get(SLICE, b"").decode("latin-1")
+    forced = _forced(split, headers[ARM], guest.caller) if ARM in headers else None
     divided = split.candidate is not None and split.percent > 0 and forced is None
     sticks = route.pool.balance is Balance.AFFINITY
     asking = unit(ask, guest) if divided or sticks else ""
     drawn = assign(split, asking or f"request:{guest.request_id}") if divided else Arm.BASELINE
+    arm = drawn if forced is None else forced
+    named = headers[SLICE].decode("latin-1") if SLICE in headers else ""
     return Choice(
         split=split,
-        arm=drawn if forced is None else forced,
+        arm=arm,
+        endpoint=split.endpoint(arm) or split.baseline,
         slice=named if named in split.slices else "",
         request_id=guest.request_id,
         forced=forced is not None,
@@ -73,9 +75,9 @@ def choose(route: Route, ask: Asked, guest: Guest) -> Choice:
 
 def unit(ask: Asked, guest: Guest) -> str:
     """Return who sticks to an arm: a session, else a user, else a conversation under a key; "" for nobody."""
-    session = guest.headers.get(SESSION, b"").decode("latin-1").strip()
-    if session:
-        return f"session:{session}"
+    session = guest.headers.get(SESSION)
+    if session and (named := session.decode("latin-1").strip()):
+        return f"session:{named}"
     user = ask.unit()
     if user:
         return f"user:{user}"
@@ -86,13 +88,10 @@ def unit(ask: Asked, guest: Guest) -> str:
 
 def request_id_from(given: bytes | None, fresh: str) -> str:
     """Return the client's request id without anything that could break a line or a log, else `fresh`."""
-    kept = _UNSAFE.sub("", (given or b"").decode("latin-1"))[:_ID_MOST]
-    return kept or fresh
+    return (_UNSAFE.sub("", given.decode("latin-1"))[:_ID_MOST] if given else "") or fresh
 
 
-def _forced(split: Split, wish: bytes | None, caller: Caller) -> Arm | None:
-    if wish is None:
-        return None
+def _forced(split: Split, wish: bytes, caller: Caller) -> Arm:
     if Scope.TESTER not in caller.scopes:
         raise ApiError(403, "X-Linnet-Arm needs the tester scope", "arm_forbidden")
     try:
