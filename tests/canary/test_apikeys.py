@@ -83,7 +83,7 @@ async def test_two_who_revoke_at_once_revoke_once(store: Store, api_keys: ApiKey
 
 async def test_a_change_is_heard_at_once(api_keys: ApiKeys) -> None:
     """Subscribed first, so nothing is missed; then each change with its record."""
-    async with aclosing(api_keys.changes()) as heard:
+    async with asyncio.timeout(5), aclosing(api_keys.changes()) as heard:
         assert await anext(heard) == ("", "")
         key, secret = await api_keys.create(WISH, CAUSE)
         began = time.monotonic()
