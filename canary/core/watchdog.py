@@ -58,7 +58,8 @@ class Hang:
 class Watchdog(Generic[Who]):
     """The waits for a first byte in one attempt, as one worker sees them, for answers of one kind.
 
-    Times are monotonic seconds; `size` is the request's in bytes. Whoever waits is a key of the caller's.
+    Times are monotonic seconds; `size` says how much work a request is, in any unit. Whoever waits is a key of the
+    caller's.
     """
 
     __slots__ = ("_baseline", "_served", "_waiting")

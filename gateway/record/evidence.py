@@ -125,9 +125,8 @@ class Evidence:
 
     def _drain(self) -> list[Batch]:
         batches = [Batch(*key, fields) for key, ledger in self._ledgers.items() if (fields := ledger.drain())]
-        current = {_key(route.split) for route in self._splits.routes.values()}
-        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in current}
-        self._wires = {key: wire for key, wire in self._wires.items() if key in current}
+        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if self._newest(key)}
+        self._wires = {key: wire for key, wire in self._wires.items() if self._newest(key)}
         return batches
 
     def _wire(self, split: Split) -> Tripwire[Waiter]:
@@ -141,6 +140,11 @@ class Evidence:
         """Tell whether requests are sent to this attempt's candidate."""
         route = self._splits.route(key[0])
         return route is not None and not route.reduced and _key(route.split) == key
+
+    def _newest(self, key: Attempt) -> bool:
+        """Tell whether no later attempt is known, also if requests are kept from its candidate."""
+        route = self._splits.route(key[0])
+        return route is not None and _key(route.split) == key
 
     def _trip(self, split: Split, reason: str) -> None:
         _LOG.warning("model %s: %s", split.model, reason)

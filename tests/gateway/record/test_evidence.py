@@ -6,8 +6,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
+from canary.core import watchdog
 from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
 from canary.store import Store, StoreError
@@ -207,6 +209,43 @@ async def test_a_worker_that_ends_leaves_nothing_behind(store: Store, tmp_path: 
     store.flush = flush
     await evidence.close()
     assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "2"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watchdog for which half a second is long."""
+    monkeypatch.setattr(watchdog, "FLOOR_S", 0.5)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_candidate_that_hangs_is_left_by_those_who_wait_for_it(
+    stream: bool, impatient: None, house: House, cand: Sim, store: Store
+):
+    """It goes on accepting, its health stays good: in a moment the baseline answers everybody, and nobody fails."""
+    for _ in range(watchdog.LEAST * 3):
+        assert (await house.ask(max_tokens=1, stream=stream)).status_code == 200
+    cand.behave(stall=True)
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(_spread(house, number, stream=stream)) for number in range(40)]
+    answers = [one.result() for one in asked]
+    assert time.monotonic() - began < 4.0  # the limit is five
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["x-linnet-arm"] for answer in answers} == {"baseline"}
+    assert "wait for a first byte" in (await house.http.get("/readyz")).json()["baseline_only"][MODEL]
+    await until(lambda: cand.running == 0, "the candidate need not go on")
+    await until(lambda: timed_out(store), "counted as the candidate's")
+
+
+async def _spread(house: House, number: int, *, stream: bool) -> httpx.Response:
+    await asyncio.sleep(number / 20)
+    return await house.ask(max_tokens=1, stream=stream, headers={"x-linnet-session": str(number)})
+
+
+async def timed_out(store: Store) -> bool:
+    """Tell whether at least six requests of the candidate are in the sums as its timeouts."""
+    found = await store.tallies(MODEL, "r1", 1)
+    return sum(int(n) for name, n in found.items() if name.endswith("|candidate||timeout")) >= 6
 
 
 async def test_a_store_that_hangs_delays_nobody_and_everything_counts_once(
