@@ -8,7 +8,7 @@ and any grouping, so workers, windows, restarts and replays never change a decis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from canary.core.arms import Arm
@@ -23,9 +23,15 @@ _LOG_GROWTH = math.log(GROWTH)
 _NAMES = {name: tuple(f"{name}.{bucket}" for bucket in range(TOP + 1)) for name in HISTOGRAMS}
 
 # Dollars are kept on a binary grid, so that doubles add up to the same bits in any order: exact up to 8,000 USD.
-_GRIDS = {"sum.cost": 2.0**40, "sum.cost_tokens": 2.0**40, "sum.cost2": 2.0**60}
+_COST_GRID, _COST2_GRID = 2.0**40, 2.0**60
+_COST_MOST = 1e6  # USD; no request costs a million, and its square would leave the grid
+_GRIDS = {"sum.cost": _COST_GRID, "sum.cost_tokens": _COST_GRID, "sum.cost2": _COST2_GRID}
+
+_WORDS = {result: result.value for result in Result}
+_DONE = frozenset({Result.OK, *FAILURES})
 
 Key = tuple[int, str, str]
+Cell = dict[str, int | float]
 
 
 class TallyError(ValueError):
@@ -38,7 +44,7 @@ class Tally:
 
     `counts` (whole numbers): `assigned` at the draw; `done` = `ok` + `error` + `timeout`, reports that are evidence;
     `client_error`, `cancelled`, which are none; `empty`, `truncated` answers among the ok; `prompt_tokens`,
-    `completion_tokens`; `priced`, the requests in the sums; `unusable` measurements (NaN, infinite, negative);
+    `completion_tokens`; `priced`, the requests in the sums; `unusable` measurements (NaN, infinite, negative, huge);
     histograms `ttft.B`, `tpot.B`, `e2e.B` by log bucket; `pair.D` by 1000 times the difference of scores;
     `pairs_failed`. `sums`: over priced requests with cost x in USD and y = prompt + completion tokens, `sum.cost` = x,
     `sum.cost2` = x^2, `sum.tokens` = y, `sum.tokens2` = y^2, `sum.cost_tokens` = x y.
@@ -93,7 +99,7 @@ class Ledger:
     """One worker's sums since the last flush. Not thread-safe: one event loop owns it."""
 
     def __init__(self) -> None:
-        self._cells: dict[Key, dict[str, int | float]] = {}
+        self._cells: dict[Key, Cell] = {}
 
     def assigned(self, stage: int, arm: str, slice: str) -> None:  # noqa: A002 - the word of the glossary
         """Count one request at the moment its arm was drawn."""
@@ -115,10 +121,15 @@ class Ledger:
         if not outcome.evidence:
             return
         cell = self._cell(outcome.stage, outcome.arm, outcome.slice)
-        for name in _words(outcome):
-            cell[name] = cell.get(name, 0) + 1
-        if outcome.result is Result.OK:
+        result = outcome.result
+        _add(cell, _WORDS[result])
+        if result in _DONE:
+            _add(cell, "done")
+        if result is Result.OK:
+            _add_answer(cell, outcome)
             _add_amounts(cell, outcome)
+        elif result is Result.TIMEOUT:
+            _add_overdue(cell, outcome)
 
     def drain(self) -> dict[str, int | float]:
         """Return everything since the last drain as "{stage}|{arm}|{slice}|{name}" -> amount, and start afresh."""
@@ -129,7 +140,7 @@ class Ledger:
             for name, amount in cell.items()
         }
 
-    def _cell(self, stage: int, arm: str, slice_: str) -> dict[str, int | float]:
+    def _cell(self, stage: int, arm: str, slice_: str) -> Cell:
         key = (stage, str(arm), slice_)
         cell = self._cells.get(key)
         if cell is None:
@@ -162,57 +173,54 @@ def _parse_name(name: str) -> tuple[Key, str]:
         raise TallyError(f"tally field {name!r} is not 'stage|arm|slice|name'; delete the field") from error
 
 
-def _words(outcome: Outcome) -> Iterator[str]:
-    """Name every count that one outcome raises by one."""
-    yield outcome.result.value
-    if outcome.result is Result.OK:
-        yield "done"
-        if outcome.completion_tokens == 0:
-            yield "empty"
-        if outcome.finish_reason == "length":
-            yield "truncated"
-        yield from _measured("e2e", outcome.e2e)
-        yield from _measured("ttft", outcome.ttft)
-        yield from _measured("tpot", outcome.tpot)
-    elif outcome.result in FAILURES:
-        yield "done"
-        if outcome.result is Result.TIMEOUT:
-            yield from _overdue(outcome)
+def _add(cell: Cell, name: str) -> None:
+    cell[name] = cell.get(name, 0) + 1
 
 
-def _measured(name: str, value: float | None) -> Iterator[str]:
-    """Name the bucket of a duration, or say that it is no duration."""
-    if value is None:
-        return
-    yield _NAMES[name][bucket(value)] if 0 <= value < math.inf else "unusable"
+def _add_answer(cell: Cell, outcome: Outcome) -> None:
+    if outcome.completion_tokens == 0:
+        _add(cell, "empty")
+    if outcome.finish_reason == "length":
+        _add(cell, "truncated")
+    _add_measured(cell, "e2e", outcome.e2e)
+    if outcome.ttft is not None:
+        _add_measured(cell, "ttft", outcome.ttft)
+    if outcome.tpot is not None:
+        _add_measured(cell, "tpot", outcome.tpot)
 
 
-def _overdue(outcome: Outcome) -> Iterator[str]:
+def _add_measured(cell: Cell, name: str, value: float) -> None:
+    """Count a duration in its bucket, or as one that is no duration."""
+    _add(cell, _NAMES[name][bucket(value)] if 0 <= value < math.inf else "unusable")
+
+
+def _add_overdue(cell: Cell, outcome: Outcome) -> None:
     """What never came is longer than anything seen: leaving it out would make a hanging arm look fast."""
-    yield _NAMES["e2e"][TOP]
+    _add(cell, _NAMES["e2e"][TOP])
     if outcome.ttft is None:
-        yield _NAMES["ttft"][TOP]
+        _add(cell, _NAMES["ttft"][TOP])
     else:
-        yield from _measured("ttft", outcome.ttft)
-        yield _NAMES["tpot"][TOP]
+        _add_measured(cell, "ttft", outcome.ttft)
+        _add(cell, _NAMES["tpot"][TOP])
 
 
-def _add_amounts(cell: dict[str, int | float], outcome: Outcome) -> None:
+def _add_amounts(cell: Cell, outcome: Outcome) -> None:
     prompt, completion, cost = outcome.prompt_tokens, outcome.completion_tokens, outcome.cost_usd
     cell["prompt_tokens"] = cell.get("prompt_tokens", 0) + prompt
     cell["completion_tokens"] = cell.get("completion_tokens", 0) + completion
     if cost is None:
         return
-    if not 0 <= cost < math.inf:
+    if not 0 <= cost < _COST_MOST:
         cell["unusable"] = cell.get("unusable", 0) + 1
         return
-    x, y = _snap("sum.cost", cost), prompt + completion
-    cell["priced"] = cell.get("priced", 0) + 1
-    cell["sum.cost"] = cell.get("sum.cost", 0.0) + x
-    cell["sum.cost2"] = cell.get("sum.cost2", 0.0) + _snap("sum.cost2", x * x)
-    cell["sum.tokens"] = cell.get("sum.tokens", 0.0) + y
-    cell["sum.tokens2"] = cell.get("sum.tokens2", 0.0) + y * y
-    cell["sum.cost_tokens"] = cell.get("sum.cost_tokens", 0.0) + x * y
+    get = cell.get
+    x, y = round(cost * _COST_GRID) / _COST_GRID, prompt + completion
+    cell["priced"] = get("priced", 0) + 1
+    cell["sum.cost"] = get("sum.cost", 0.0) + x
+    cell["sum.cost2"] = get("sum.cost2", 0.0) + round(x * x * _COST2_GRID) / _COST2_GRID
+    cell["sum.tokens"] = get("sum.tokens", 0.0) + y
+    cell["sum.tokens2"] = get("sum.tokens2", 0.0) + y * y
+    cell["sum.cost_tokens"] = get("sum.cost_tokens", 0.0) + x * y
 
 
 def _snap(name: str, amount: float) -> float:

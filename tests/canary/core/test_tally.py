@@ -98,6 +98,12 @@ def test_a_measurement_that_is_no_number_is_counted_as_such(bad: float) -> None:
     assert (got.count("unusable"), got.count("priced"), got.histogram("ttft")) == (2, 0, {})
 
 
+def test_a_cost_beyond_reason_reaches_no_sum() -> None:
+    """A damaged price would make a sum that the store refuses, and with it all others."""
+    got = recorded(replace(ANSWER, cost_usd=1e200))
+    assert (got.count("unusable"), got.count("priced"), got.total("sum.cost2")) == (1, 0, 0.0)
+
+
 def test_an_answer_without_price_or_first_token_is_still_an_answer() -> None:
     """A whole answer has no TTFT, and before the load test nothing has a price."""
     got = recorded(replace(ANSWER, ttft=None, tpot=None, cost_usd=None))
