@@ -88,11 +88,13 @@ class Upload:
 
     def _spliced(self, changes: Mapping[str, str]) -> bytes:
         """Put new values at their fields' places."""
-        parts, at = [], 0
+        whole = memoryview(self.body)  # slices of it are no copies of the audio
+        parts: list[bytes | memoryview] = []
+        at = 0
         for name in sorted(changes, key=lambda name: self.fields[name].start):
-            parts += [self.body[at : self.fields[name].start], changes[name].encode()]
+            parts += [whole[at : self.fields[name].start], changes[name].encode()]
             at = self.fields[name].end
-        return b"".join([*parts, self.body[at:]])
+        return b"".join([*parts, whole[at:]])
 
 
 def read(body: bytes, content_type: bytes) -> Upload:
