@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
+import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from canary.core.events import Cause
 from canary.store import Store, StoreError
 from gateway.door.access import KeyFile, Keys, check_bind, identify, keys_at_start
 from gateway.errors import ApiError, SettingsError
-from tests.gateway.rig import until
+from tests.gateway.rig import MODEL, House, until
 from tests.support.valkey import Valkey
 
 CAUSE = Cause("ann", "because", 1_800_000_000.0)
@@ -325,3 +326,43 @@ def test_no_bytes_but_the_key_open_the_door(api_keys, file: KeyFile, given_bytes
     assert keys.identify(b"Bearer lk-right").key_id == "key_1"
     for header in (given_bytes, b"Bearer " + given_bytes):
         assert refused(keys, header) == UNKNOWN
+
+
+async def test_the_gateway_asks_for_a_key_once_there_is_one(house: House, api_keys: ApiKeys) -> None:
+    """Answers and the list of models; whoever watches over the process needs none."""
+    assert (await house.ask()).status_code == 200
+    key, header = await make(api_keys)
+    await until(lambda: house.app.parts.keys.needed, "the key was heard of")
+    with_key = {"Authorization": header.decode()}
+    assert (await house.ask(headers=with_key)).status_code == 200
+    assert (await house.http.get("/v1/models", headers=with_key)).status_code == 200
+    await api_keys.revoke(key.id, CAUSE)
+    await until(lambda: _refuses(house.app.parts.keys, header), "the revocation was heard of")
+    for headers in (with_key, {}, {"Authorization": "Bearer \xff"}):
+        raw = {name: value.encode("latin-1") for name, value in headers.items()}
+        for answer in (await house.ask(headers=raw), await house.http.get("/v1/models", headers=raw)):
+            assert (answer.status_code, answer.json()["error"]["code"]) == UNKNOWN
+            assert answer.headers["x-should-retry"] == "false"
+    for path in ("/livez", "/readyz"):
+        assert (await house.http.get(path)).status_code == 200
+
+
+async def test_only_a_tester_chooses_the_arm(house: House, api_keys: ApiKeys) -> None:
+    """The scope that every loopback caller had is now a key's."""
+    _, app = await make(api_keys)
+    _, tester = await make(api_keys, "inference", "tester")
+    await until(lambda: len(house.app.parts.keys._callers) == 2, "the keys were heard of")
+    forced = {"X-Linnet-Arm": "candidate"}
+    assert (await house.ask(headers={**forced, "Authorization": app.decode()})).status_code == 403
+    answer = await house.ask(headers={**forced, "Authorization": tester.decode()})
+    assert (answer.status_code, answer.headers["x-linnet-arm"]) == (200, "candidate")
+
+
+async def test_openais_own_client_understands_the_refusals(house: House, api_keys: ApiKeys) -> None:
+    """Its exceptions for a wrong key, and for one that may not ask."""
+    _, admin = await make(api_keys, "admin")
+    await until(lambda: house.app.parts.keys.needed, "the key was heard of")
+    for secret, kind in (("lk-wrong", openai.AuthenticationError), (admin[7:].decode(), openai.PermissionDeniedError)):
+        async with openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=secret) as client:
+            with pytest.raises(kind):
+                await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hello"}])

@@ -9,20 +9,23 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
+import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from canary import keys as names
-from canary.apikeys import KeyLimits, Scope
+from canary.apikeys import KeyLimits, Scope, checked
+from canary.core.events import Cause
 from canary.link import StoreError
 from canary.store import Store
 from canary.usage import Heard, Usage, Used
 from gateway.door.access import Caller
 from gateway.door.quota import SYNC_S, Quota, span
 from gateway.errors import ApiError
-from tests.gateway.rig import until
+from tests.gateway.rig import MODEL, House, Sim, until
 from tests.support.valkey import Valkey
 
 START = 1_800_000_000.0  # the beginning of a minute
@@ -559,3 +562,63 @@ async def test_another_rooms_names_are_left_alone(store: Store) -> None:
     found = await store._redis.keys("*")
     assert len(found) == 2
     assert all(name.startswith(f"{names.ROOT}usage:key_1:") for name in found)
+
+
+async def key_with(house: House, store: Store, **limits: float) -> dict[str, str]:
+    """Make a key; return the header that presents it once the worker knows it."""
+    keys = house.app.parts.keys
+    wish, before = checked("app", ["inference"], KeyLimits(**limits)), len(keys._callers)
+    _, secret = await store.api_keys().create(wish, Cause("ann", "because", time.time()))
+    await until(lambda: len(keys._callers) > before, "the key was heard of")
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_says_what_is_left(house: House, store: Store, stream) -> None:
+    """After all that it might have cost; and what it did not use is given back when it is over."""
+    headers = await key_with(house, store, rpm=100, tpm=100_000)
+    answer = await house.ask(headers=headers, max_tokens=900, stream=stream)
+    reserved = 100_000 - int(answer.headers["x-ratelimit-remaining-tokens"])
+    assert 900 < reserved < 950
+    assert answer.headers["x-ratelimit-remaining-requests"] == "99"
+    meter = next(iter(house.app.parts.quota._meters.values()))
+    await until(lambda: 0 < meter.tokens.own + meter.tokens.own_before < reserved, "settled")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_leaves_pays_for_what_was_made(house: House, base: Sim, cand: Sim, store: Store, stream) -> None:
+    """The reservation of an answer that nobody waits for any more is settled too."""
+    headers = await key_with(house, store, tpm=100_000)
+    for sim in (base, cand):
+        sim.behave(tpot_ms=50)
+    asking = asyncio.ensure_future(house.ask(headers=headers, max_tokens=2000, stream=stream, ignore_eos=True))
+    await until(lambda: base.running + cand.running == 1, "running")
+    meter = next(iter(house.app.parts.quota._meters.values()))
+    assert meter.tokens.own + meter.tokens.own_before > 2000
+    asking.cancel()
+    await until(lambda: meter.tokens.own + meter.tokens.own_before < 200, "settled")
+
+
+async def test_beyond_the_limit_a_request_reaches_no_engine(house: House, base: Sim, cand: Sim, store: Store) -> None:
+    """429 as OpenAI says it."""
+    headers = await key_with(house, store, rpm=2)
+    answers = [await house.ask(headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+    assert answers[2].headers["x-ratelimit-remaining-requests"] == "0"
+    assert 0 < int(answers[2].headers["retry-after-ms"]) <= 120_000
+
+
+async def test_openais_own_client_waits_as_it_is_told(house: House, store: Store) -> None:
+    """It does not try again where it would have to wait for longer than it is willing to."""
+    headers = await key_with(house, store, usd_per_day=1e-6)
+    secret = headers["Authorization"].removeprefix("Bearer ")
+    async with openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=secret, max_retries=5) as client:
+        ask = partial(client.chat.completions.create, model=MODEL, messages=[{"role": "user", "content": "hello"}])
+        await ask()
+        await until(lambda: next(iter(house.app.parts.quota._meters.values())).usd > 0, "billed")
+        began = time.monotonic()
+        with pytest.raises(openai.RateLimitError) as error:
+            await ask()
+    assert error.value.code == "insufficient_quota"
+    assert time.monotonic() - began < 0.5
