@@ -7,7 +7,6 @@ the generator and the engines the other. Writes bench/results/gateways.md, and g
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import platform
@@ -15,12 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.gateways.alone import alone
 from bench.gateways.machine import await_quiet
 from bench.gateways.measure import Row, one_peer
 from bench.gateways.peers import Peer, Places, chosen, filled, read_peers
@@ -63,7 +62,10 @@ def run(told: argparse.Namespace) -> Results:
     raw: Samples = _read(told.out) if told.merge else {}
     first = max((int(row["round"]) for rows in raw.values() for each in rows.values() for row in each), default=0)
     cores = [int(core) for core in told.cores.split(",")]
-    with tempfile.TemporaryDirectory(prefix="lb-") as folder, stage(Path(folder), Cores(*cores)) as scene:
+    with (
+        tempfile.TemporaryDirectory(prefix="lb-", ignore_cleanup_errors=True) as folder,
+        stage(Path(folder), Cores(*cores)) as scene,
+    ):
         for number in range(first + 1, first + told.rounds + 1):
             for peer in peers:
                 await_quiet(cores, _SHARE, told.quiet)
@@ -160,17 +162,6 @@ def _command(told: argparse.Namespace) -> str:
 def _tell(line: str) -> None:
     sys.stderr.write(f"bench: {line}\n")
     sys.stderr.flush()
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Hold the machine's one right to measure. Raises BenchError if another run has it."""
-    with Path(tempfile.gettempdir(), "linnet-bench.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BenchError("another run is under way on this machine; wait for its end") from None
-        yield
 
 
 def main() -> int:

@@ -26,7 +26,7 @@ def one_peer(peer: Peer, places: Places, scene: Stage, names: Sequence[str], pac
     rows: dict[str, Row] = {}
     try:
         with running(peer, places, scene) as target:
-            _warm(target, scene, wanted)
+            warm(target, scene, [SCENARIOS[name] for name in wanted])
             for name in wanted:
                 rows[name] = _row(target, scene, SCENARIOS[name], paced_nice)
             if wanted and target.session:
@@ -36,11 +36,13 @@ def one_peer(peer: Peer, places: Places, scene: Stage, names: Sequence[str], pac
     return rows
 
 
-def _warm(target: Running, scene: Stage, names: Sequence[str]) -> None:
-    kinds = {SCENARIOS[name].streamed for name in names}
+def warm(target: Running, scene: Stage, scenarios: Sequence[Scenario]) -> None:
+    """Let a peer open its connections and compile what it compiles, as the scenarios will need it."""
+    kinds = {scenario.streamed: scenario.users for scenario in scenarios}
     for scenario in WARMING:
         if scenario.streamed in kinds:
-            _drive(target, scene, replace(scenario, seconds=target.peer.warm_s))
+            users = kinds[scenario.streamed]
+            _drive(target, scene, replace(scenario, seconds=target.peer.warm_s, users=users))
 
 
 def _drive(target: Running, scene: Stage, scenario: Scenario) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def _row(target: Running, scene: Stage, scenario: Scenario, paced_nice: int) -> 
         for session in (target.session, scene.engine.pid):
             if session and with_nice:
                 renice(session, with_nice)
-        return _measured(target, scene, scenario)
+        return measured(target, scene, scenario)
     except (BenchError, subprocess.TimeoutExpired) as error:
         return {"failed": str(error)[:300]}
     finally:
@@ -63,7 +65,8 @@ def _row(target: Running, scene: Stage, scenario: Scenario, paced_nice: int) -> 
                 renice(session, 0)
 
 
-def _measured(target: Running, scene: Stage, scenario: Scenario) -> Row:
+def measured(target: Running, scene: Stage, scenario: Scenario) -> Row:
+    """Run one scenario and return what it cost. Raises BenchError if the generator fails."""
     counts, used, beside = scene.counts(), target.usage(), target.usage_beside()
     core = {} if scene.cores.proxy is None else busy_s([scene.cores.proxy])
     load, begun = os.getloadavg()[0], time.monotonic()
@@ -100,6 +103,7 @@ def _grown(before: list[dict[str, int]], after: list[dict[str, int]]) -> tuple[i
 def _whole(said: dict[str, Any], spent: float, asked: int) -> Row:
     return {
         "cpu_us": round(spent / max(1, asked) * 1e6, 2),
+        "answers": said["requests"],
         "rps": round(said["requests"] / said["seconds"], 1),
         "errors": said["errors"],
         **{key: said[key] for key in ("p50_us", "p99_us")},

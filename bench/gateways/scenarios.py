@@ -15,7 +15,8 @@ class Scenario:
     """One kind of traffic: `lines` connections in a closed loop for `seconds`.
 
     `prompt` and `reply` are bytes; `first_us` and `gap_us` microseconds to the first token and between tokens, 0 and 0
-    for as fast as it goes. `users` take turns in whole answers; each stream is a user of its own.
+    for as fast as it goes. `users` take turns in whole answers; each stream is a user of its own. What is open after
+    `seconds` may end within the grace.
     """
 
     lines: int
@@ -30,6 +31,7 @@ class Scenario:
     warm_ms: int = 0
     users: int = 256
     step: bool = False
+    grace_s: int = 20
 
     @property
     def paced(self) -> bool:

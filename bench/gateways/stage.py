@@ -20,7 +20,7 @@ from bench.gateways.tools import WRK_SCRIPT, build
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 _END_S = 10.0
-_GRACE_S = 60.0
+_LATE_S = 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Stage:
             capture_output=True,
             text=True,
             check=False,
-            timeout=scenario.seconds + _GRACE_S,
+            timeout=scenario.seconds + scenario.grace_s + _LATE_S,
         )
         try:
             said: dict[str, Any] = json.loads(done.stdout.rsplit("JSON ", 1)[-1])
@@ -91,6 +91,7 @@ class Stage:
             "tokens": scenario.tokens,
             "ramp-ms": scenario.ramp_ms,
             "warm-ms": scenario.warm_ms,
+            "grace": scenario.grace_s,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         more = [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
