@@ -6,11 +6,12 @@ from time import monotonic
 import pytest
 
 from gateway.errors import ConnectError
+from gateway.pool.breaker import State
 from gateway.pool.connection import Connection
 from gateway.pool.pool import Pools
 from gateway.pool.replica import Replica
 from gateway.settings import Limits
-from tests.gateway.pool.talks import OK, Heard, answering, ask, ask_pool, errand, speaking
+from tests.gateway.pool.talks import NOWHERE, OK, Heard, answering, ask, ask_pool, errand, speaking
 from tests.gateway.rig import until
 
 
@@ -57,3 +58,11 @@ async def test_a_replica_knows_when_it_last_answered():
         await ask(pools, url)
         assert [before <= replica.answered_at <= monotonic() for replica in pools.replicas] == [True]
         pools.close()
+
+
+async def test_every_arm_learns_that_nobody_can_be_reached():
+    """One arm's refused connection spares the other arms theirs."""
+    pools = Pools(Limits())
+    base, lora = (pools.pool("m", arm, (NOWHERE,)) for arm in ("baseline", "candidate"))
+    await ask_pool(pools, base)
+    assert lora._known[NOWHERE].breaker.state is State.OPEN
