@@ -12,7 +12,7 @@ import httpx
 from canary.core.arms import Endpoint
 from canary.errors import Refused, Unreachable
 from canary.evaluate import PassageScore
-from serving.wire import teacher_forced
+from serving.teacher import teacher_forced
 
 CONCURRENCY = 4  # passages in flight per engine
 TIMEOUT_S = 120.0

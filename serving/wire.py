@@ -2,7 +2,8 @@
 
 A streamed answer is good only with finish_reason, usage and `[DONE]`, and no error object; a whole one needs the same
 without the `[DONE]`. The gateway, the shadow and the load test all ask here. `usage` comes only to those who send
-`stream_options: {"include_usage": true}`. The other routes: `serving.responses`, `serving.plain`.
+`stream_options: {"include_usage": true}`. The other routes: `serving.responses`, `serving.plain`; scores of given
+tokens: `serving.teacher`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from serving.errors import ServingError
 from serving.sse import payload
 
 DONE = b"data: [DONE]\n\n"
@@ -22,10 +22,6 @@ _RESPONSES_USAGE = ("input_tokens", "output_tokens", "input_tokens_details")
 _DECODE = json.JSONDecoder().decode
 _BROKEN_FINISHES = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
 _CONTENT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
-
-
-class WireError(ServingError):
-    """An engine's answer does not have the shape it should have."""
 
 
 class FrameKind(StrEnum):
@@ -61,14 +57,6 @@ class WholeAnswer:
     def complete(self) -> bool:
         """Whether this was a good answer."""
         return bool(self.finish_reason) and self.usage is not None and self.error is None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScore:
-    """How likely an engine found a token that was given to it: natural log, and 1 for its own first choice."""
-
-    logprob: float
-    rank: int
 
 
 class AnswerReader:
@@ -200,32 +188,6 @@ def error_body(message: str, type_: str, code: int | str | None, param: str | No
 def error_event(message: str, type_: str, code: int | str | None, param: str | None = None) -> bytes:
     """Return the same error as one frame of a stream; `DONE` should follow it."""
     return b"data: " + error_body(message, type_, code, param) + b"\n\n"
-
-
-def teacher_forced(body: dict[str, Any]) -> list[TokenScore]:
-    """Read how likely each prompt token after the first was, from `/v1/completions` with `prompt_logprobs`.
-
-    The first token has no score (null) and is left out. With more than one candidate a position, the prompt's own token
-    is found by `prompt_token_ids`, else it is the first, where vLLM puts it. Raises WireError on any other shape.
-    """
-    try:
-        choice = body["choices"][0]
-        positions = choice["prompt_logprobs"]
-        ids = choice.get("prompt_token_ids") or [None] * len(positions)
-        scored = zip(positions, ids, strict=True)
-        return [_score(position, token) for position, token in scored if position is not None]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise WireError(
-            f"the engine's answer has no usable prompt_logprobs ({error!r}); ask /v1/completions "
-            "with prompt_logprobs and without stream"
-        ) from None
-
-
-def _score(position: dict[str, Any], token: int | None) -> TokenScore:
-    entry = position[str(token)] if token is not None else next(iter(position.values()), None)
-    if entry is None:
-        raise ValueError("a position without candidates")
-    return TokenScore(logprob=float(entry["logprob"]), rank=int(entry["rank"]))
 
 
 def parsed(data: bytes) -> dict[str, Any] | None:

@@ -28,7 +28,8 @@ from gateway.record.metrics import Metrics
 from gateway.settings import Limits
 from gateway.split.splits import Splits
 from serving.errors import ServingError
-from serving.wire import WholeAnswer, read_whole, teacher_forced
+from serving.teacher import teacher_forced
+from serving.wire import WholeAnswer, read_whole
 
 _LOG = logging.getLogger("linnet.gateway")
 _KEPT_TEXT = 32_000

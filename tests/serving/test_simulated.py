@@ -16,7 +16,8 @@ from openai import InternalServerError, NotFoundError, OpenAI
 from serving.simulated.behaviour import Behaviour, BehaviourError
 from serving.simulated.language import Speaker, decode, encode
 from serving.sse import FrameSplitter
-from serving.wire import AnswerReader, read_whole, teacher_forced
+from serving.teacher import teacher_forced
+from serving.wire import AnswerReader, read_whole
 
 MESSAGES = [{"role": "user", "content": "What is a canary?"}]
 
