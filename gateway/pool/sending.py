@@ -13,6 +13,7 @@ from gateway.pool.replica import Replica
 from gateway.pool.seats import Pool, Seat
 
 _SERVER_ERRORS = 500
+_TOKENS_MOST = 131_072  # a client may name any number; no engine's work is larger by that
 
 
 class Carrier(Protocol):
@@ -40,14 +41,13 @@ class Errand:
     affinity: str = ""
 
     def to(self, replica: Replica) -> bytes:
-        """Return the whole request for one replica."""
-        return b"POST %b%b HTTP/1.1\r\nhost: %b%bcontent-length: %d\r\n\r\n%b" % (
+        """Return the head of the request for one replica."""
+        return b"POST %b%b HTTP/1.1\r\nhost: %b%bcontent-length: %d\r\n\r\n" % (
             replica.prefix,
             self.path,
             replica.authority,
             self.head,
             len(self.body),
-            self.body,
         )
 
 
@@ -88,7 +88,7 @@ class Sending:
         self._carrier = carrier
         self._pool = pool
         self._errand = errand
-        self._tokens = errand.tokens or 1
+        self._tokens = min(max(errand.tokens, 1), _TOKENS_MOST)
         self._sink: Sink | None = sink
         self._seat: Seat | None = None
         self._connection: Connection | None = None
@@ -204,7 +204,8 @@ class Sending:
 
     def _send(self, seat: Seat, connection: Connection) -> None:
         self._connection = connection
-        connection.send(self._errand.to(seat.replica), self._errand.patience, self)
+        errand = self._errand
+        connection.send(errand.to(seat.replica), errand.body, errand.patience, self)
 
     def _leave(self) -> None:
         """The replica has one request less in hand."""

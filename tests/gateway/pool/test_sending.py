@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from time import monotonic
 
 import pytest
@@ -155,6 +156,19 @@ async def test_what_clients_do_wrong_says_nothing_against_an_engine(status: int,
         for _ in range(6):
             assert (await ask_pool(pools, pool)).status == status
         assert pool._known[url].breaker.state is state
+        pools.close()
+
+
+@pytest.mark.parametrize(("asked", "counted"), [(0, 1), (700, 700), (10**18, 131_072)])
+async def test_a_number_that_a_client_names_does_not_make_a_load(asked: int, counted: int):
+    """Or one request could drive everybody away from a replica."""
+    pools, heard = Pools(Limits()), Heard()
+    async with speaking(answering(OK, OK, seen=[])) as url:
+        pool = pools.pool("m", "baseline", (url,))
+        pools.send_to(pool, replace(errand(), tokens=asked), heard)
+        assert pool.held == counted
+        await until(lambda: heard.last, "the last word")
+        assert pool.held == 0
         pools.close()
 
 
