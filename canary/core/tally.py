@@ -8,8 +8,10 @@ and any grouping, so workers, windows, restarts and replays never change a decis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import ceil, log
 
 from canary.core.arms import Arm
 from canary.core.outcome import FAILURES, Outcome, Result
@@ -20,18 +22,18 @@ TOP = 1000  # 40,000 s and whatever never came: timeouts
 HISTOGRAMS = ("ttft", "tpot", "e2e")
 PAIR = "pair."
 _LOG_GROWTH = math.log(GROWTH)
-_NAMES = {name: tuple(f"{name}.{bucket}" for bucket in range(TOP + 1)) for name in HISTOGRAMS}
 
 # Dollars are kept on a binary grid, so that doubles add up to the same bits in any order: exact up to 8,000 USD.
-_COST_GRID, _COST2_GRID = 2.0**40, 2.0**60
+_COST_GRID, _COST2_GRID = 2**40, 2**60
+_SQUARES = 2**20  # how many squares of the one grid's step are a step of the other
 _COST_MOST = 1e6  # USD; no request costs a million, and its square would leave the grid
 _GRIDS = {"sum.cost": _COST_GRID, "sum.cost_tokens": _COST_GRID, "sum.cost2": _COST2_GRID}
 
-_WORDS = {result: result.value for result in Result}
-_DONE = frozenset({Result.OK, *FAILURES})
+# An Enum looks its members up in Python; every request would pay for it.
+_OK, _TIMEOUT = Result.OK, Result.TIMEOUT
 
 Key = tuple[int, str, str]
-Cell = dict[str, int | float]
+Amount = int | float
 
 
 class TallyError(ValueError):
@@ -87,12 +89,125 @@ def bucket(seconds: float) -> int:
     """Return the log bucket of a duration in seconds: 0..TOP-1, bucket b ending at LOWEST * GROWTH**b."""
     if seconds <= LOWEST:
         return 0
-    return min(TOP - 1, math.ceil(math.log(seconds / LOWEST) / _LOG_GROWTH))
+    found = ceil(log(seconds / LOWEST) / _LOG_GROWTH)
+    return found if found < TOP else TOP - 1
 
 
 def seconds(bucket_number: float) -> float:
     """Return the upper end of a bucket in seconds."""
     return LOWEST * math.exp(_LOG_GROWTH * bucket_number)
+
+
+class Cell:
+    """What one worker counted for one stage, arm and slice: plain numbers, which get their names in `fields`.
+
+    What every answer raises has an attribute, the rest is in `counts` by name. Dollars are whole steps of their grids.
+    """
+
+    __slots__ = (
+        "completion_tokens",
+        "cost",
+        "cost2",
+        "cost_tokens",
+        "counts",
+        "e2e",
+        "failed",
+        "ok",
+        "priced",
+        "prompt_tokens",
+        "tokens",
+        "tokens2",
+        "tpot",
+        "ttft",
+    )
+
+    def __init__(self) -> None:
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.e2e: defaultdict[int, int] = defaultdict(int)
+        self.ttft: defaultdict[int, int] = defaultdict(int)
+        self.tpot: defaultdict[int, int] = defaultdict(int)
+        self.ok = self.failed = self.prompt_tokens = self.completion_tokens = 0
+        self.priced = self.tokens = self.tokens2 = self.cost = self.cost2 = self.cost_tokens = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Add one outcome."""
+        result = outcome.result
+        if result is _OK:
+            self._add_answer(outcome)
+            return
+        self.counts[result.value] += 1
+        self.failed += result in FAILURES
+        if result is _TIMEOUT:
+            self._add_overdue(outcome)
+
+    def fields(self) -> Iterator[tuple[str, Amount]]:
+        """Give every amount but zeros its name in the store; a name may come twice."""
+        yield from self.counts.items()
+        for name in HISTOGRAMS:
+            for number, count in getattr(self, name).items():
+                yield f"{name}.{number}", count
+        for name, amount in self._amounts().items():
+            if amount:
+                yield name, amount
+
+    def _amounts(self) -> dict[str, Amount]:
+        return {
+            "ok": self.ok,
+            "done": self.ok + self.failed,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "priced": self.priced,
+            "sum.cost": self.cost / _COST_GRID,
+            "sum.cost2": self.cost2 / _COST2_GRID,
+            "sum.tokens": float(self.tokens),
+            "sum.tokens2": float(self.tokens2),
+            "sum.cost_tokens": self.cost_tokens / _COST_GRID,
+        }
+
+    def _add_answer(self, outcome: Outcome) -> None:
+        self.ok += 1
+        self.prompt_tokens += outcome.prompt_tokens
+        self.completion_tokens += outcome.completion_tokens
+        if outcome.completion_tokens == 0:
+            self.counts["empty"] += 1
+        if outcome.finish_reason == "length":
+            self.counts["truncated"] += 1
+        self._measure(self.e2e, outcome.e2e)
+        if outcome.ttft is not None:
+            self._measure(self.ttft, outcome.ttft)
+        if outcome.tpot is not None:
+            self._measure(self.tpot, outcome.tpot)
+        if outcome.cost_usd is not None:
+            self._charge(outcome.cost_usd, outcome.prompt_tokens + outcome.completion_tokens)
+
+    def _add_overdue(self, outcome: Outcome) -> None:
+        """What never came is longer than anything seen: leaving it out would make a hanging arm look fast."""
+        self.e2e[TOP] += 1
+        if outcome.ttft is None:
+            self.ttft[TOP] += 1
+        else:
+            self._measure(self.ttft, outcome.ttft)
+            self.tpot[TOP] += 1
+
+    def _measure(self, histogram: defaultdict[int, int], value: float) -> None:
+        """Count a duration in its bucket, or as one that is no duration."""
+        if 0 <= value < math.inf:
+            histogram[bucket(value)] += 1
+        else:
+            self.counts["unusable"] += 1
+
+    def _charge(self, cost: float, tokens: int) -> None:
+        """Add what an answer cost, or count it as one whose cost is none."""
+        if not 0 <= cost < _COST_MOST:
+            self.counts["unusable"] += 1
+            return
+        steps = round(cost * _COST_GRID)
+        self.priced += 1
+        self.tokens += tokens
+        self.tokens2 += tokens * tokens
+        self.cost += steps
+        self.cost2 += round(steps * steps / _SQUARES)
+        self.cost_tokens += steps * tokens
 
 
 class Ledger:
@@ -103,12 +218,11 @@ class Ledger:
 
     def assigned(self, stage: int, arm: str, slice: str) -> None:  # noqa: A002 - the word of the glossary
         """Count one request at the moment its arm was drawn."""
-        self.count(stage, arm, slice, "assigned")
+        self._cell(stage, arm, slice).counts["assigned"] += 1
 
     def count(self, stage: int, arm: str, slice: str, name: str, by: int = 1) -> None:  # noqa: A002
         """Add `by` to a named count."""
-        cell = self._cell(stage, arm, slice)
-        cell[name] = cell.get(name, 0) + by
+        self._cell(stage, arm, slice).counts[name] += by
 
     def pair(self, stage: int, slice: str, d: float) -> None:  # noqa: A002
         """Add one shadow pair, d = score of the candidate - score of the baseline, -1..1; else it counts as failed."""
@@ -118,33 +232,24 @@ class Ledger:
 
     def record(self, outcome: Outcome) -> None:
         """Add one request's outcome under its own slice. Outcomes that are no evidence leave no trace."""
-        if not outcome.evidence:
-            return
-        cell = self._cell(outcome.stage, outcome.arm, outcome.slice)
-        result = outcome.result
-        _add(cell, _WORDS[result])
-        if result in _DONE:
-            _add(cell, "done")
-        if result is Result.OK:
-            _add_answer(cell, outcome)
-            _add_amounts(cell, outcome)
-        elif result is Result.TIMEOUT:
-            _add_overdue(cell, outcome)
+        if outcome.evidence:
+            self._cell(outcome.stage, outcome.arm, outcome.slice).add(outcome)
 
-    def drain(self) -> dict[str, int | float]:
+    def drain(self) -> dict[str, Amount]:
         """Return everything since the last drain as "{stage}|{arm}|{slice}|{name}" -> amount, and start afresh."""
         cells, self._cells = self._cells, {}
-        return {
-            f"{stage}|{arm}|{slice_}|{name}": amount
-            for (stage, arm, slice_), cell in cells.items()
-            for name, amount in cell.items()
-        }
+        drained: dict[str, Amount] = {}
+        for (stage, arm, slice_), cell in cells.items():
+            for word, amount in cell.fields():
+                name = f"{stage}|{arm}|{slice_}|{word}"
+                drained[name] = drained.get(name, 0) + amount
+        return drained
 
     def _cell(self, stage: int, arm: str, slice_: str) -> Cell:
-        key = (stage, str(arm), slice_)
+        key = stage, arm, slice_
         cell = self._cells.get(key)
         if cell is None:
-            cell = self._cells[key] = {}
+            cell = self._cells[key] = Cell()
         return cell
 
 
@@ -171,56 +276,6 @@ def _parse_name(name: str) -> tuple[Key, str]:
         return (int(stage), arm, slice_), word
     except ValueError as error:
         raise TallyError(f"tally field {name!r} is not 'stage|arm|slice|name'; delete the field") from error
-
-
-def _add(cell: Cell, name: str) -> None:
-    cell[name] = cell.get(name, 0) + 1
-
-
-def _add_answer(cell: Cell, outcome: Outcome) -> None:
-    if outcome.completion_tokens == 0:
-        _add(cell, "empty")
-    if outcome.finish_reason == "length":
-        _add(cell, "truncated")
-    _add_measured(cell, "e2e", outcome.e2e)
-    if outcome.ttft is not None:
-        _add_measured(cell, "ttft", outcome.ttft)
-    if outcome.tpot is not None:
-        _add_measured(cell, "tpot", outcome.tpot)
-
-
-def _add_measured(cell: Cell, name: str, value: float) -> None:
-    """Count a duration in its bucket, or as one that is no duration."""
-    _add(cell, _NAMES[name][bucket(value)] if 0 <= value < math.inf else "unusable")
-
-
-def _add_overdue(cell: Cell, outcome: Outcome) -> None:
-    """What never came is longer than anything seen: leaving it out would make a hanging arm look fast."""
-    _add(cell, _NAMES["e2e"][TOP])
-    if outcome.ttft is None:
-        _add(cell, _NAMES["ttft"][TOP])
-    else:
-        _add_measured(cell, "ttft", outcome.ttft)
-        _add(cell, _NAMES["tpot"][TOP])
-
-
-def _add_amounts(cell: Cell, outcome: Outcome) -> None:
-    prompt, completion, cost = outcome.prompt_tokens, outcome.completion_tokens, outcome.cost_usd
-    cell["prompt_tokens"] = cell.get("prompt_tokens", 0) + prompt
-    cell["completion_tokens"] = cell.get("completion_tokens", 0) + completion
-    if cost is None:
-        return
-    if not 0 <= cost < _COST_MOST:
-        cell["unusable"] = cell.get("unusable", 0) + 1
-        return
-    get = cell.get
-    x, y = round(cost * _COST_GRID) / _COST_GRID, prompt + completion
-    cell["priced"] = get("priced", 0) + 1
-    cell["sum.cost"] = get("sum.cost", 0.0) + x
-    cell["sum.cost2"] = get("sum.cost2", 0.0) + round(x * x * _COST2_GRID) / _COST2_GRID
-    cell["sum.tokens"] = get("sum.tokens", 0.0) + y
-    cell["sum.tokens2"] = get("sum.tokens2", 0.0) + y * y
-    cell["sum.cost_tokens"] = get("sum.cost_tokens", 0.0) + x * y
 
 
 def _snap(name: str, amount: float) -> float:
