@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -54,8 +55,10 @@ async def besieged(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Si
 
 
 @pytest.fixture
-def siege(besieged: Siege) -> Siege:
-    """The worker, behind it an engine that answers well and has seen nothing yet."""
+def siege(besieged: Siege, caplog: pytest.LogCaptureFixture) -> Iterator[Siege]:
+    """The worker, behind it an engine that answers well and has seen nothing yet; no attack makes it stumble."""
     besieged.engine.script = well
     besieged.engine.requests.clear()
-    return besieged
+    yield besieged
+    stumbles = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert stumbles == []

@@ -67,6 +67,10 @@ FRAMINGS = {
     "a trailer of 1 MB": request(
         "Transfer-Encoding: chunked", body=CHUNKED[:-2] + b"X-Note: " + b"x" * MEGABYTE + b"\r\n\r\n"
     ),
+    "a refused head, then a chunk that is none": request(
+        "Content-Encoding: br", "Transfer-Encoding: chunked", body=b"x\r\n"
+    ),
+    "a refused head, then no request": request("Content-Encoding: br", "Content-Length: 2") + b"\0\0\0",
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n",
     "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/2.0": counted(version="2.0"),

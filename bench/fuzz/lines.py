@@ -1,0 +1,339 @@
+"""Laws of the two connections: one client's bytes become one engine's request, one engine's bytes one client's answer.
+
+The bytes go through llhttp and our own code as in a worker, without a socket. The second reader is h11, in pure Python:
+where both readers take a message, they must take the same one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.server import ServerState
+
+from bench.fuzz.laws import Broken, hold
+from bench.fuzz.mutate import cut
+from gateway.door.ask import Bounds
+from gateway.door.client import Client
+from gateway.door.guest import Guest
+from gateway.door.protocol import Door
+from gateway.door.reception import Reception
+from gateway.errors import ApiError, UpstreamError
+from gateway.pool.connection import Connection, Headers, Patience
+from gateway.settings import Limits
+
+_BODY = b'{"model":"support","prompt":"x"}'
+_LIMITS = Limits(body_bytes=2048, head_bytes=1024, headers=20)
+_NO_TIME = 1e9  # seconds
+
+
+class Quiet:
+    """A loop in which no time passes."""
+
+    def call_later(self, *_: object) -> Quiet:
+        """Promise to call; never do."""
+        return self
+
+    def cancel(self) -> None:
+        """Nothing was promised."""
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = False
+        self.ended = False
+
+    def write(self, data: bytes) -> None:
+        """Keep bytes; after the end there may be none."""
+        hold(not self.ended, "nothing is written after the end")
+        if not self.closed:
+            self.written.append(data)
+
+    def write_eof(self) -> None:
+        """End the sending side."""
+        self.ended = True
+
+    def close(self) -> None:
+        """Close."""
+        self.closed = True
+
+    abort = close
+
+    def can_write_eof(self) -> bool:
+        """As TCP."""
+        return True
+
+    def is_closing(self) -> bool:
+        """Whether it was closed."""
+        return self.closed
+
+    def get_extra_info(self, _: str, default: Any = None) -> Any:
+        """Nothing is known."""
+        return default
+
+    def pause_reading(self) -> None:
+        """Flow control is not the matter here."""
+
+    resume_reading = pause_reading
+
+
+@dataclass
+class Forwarded:
+    """What would have gone to an engine."""
+
+    path: str
+    body: bytes
+
+
+class Lodge(Reception):
+    """A reception that judges heads as the real one does, and notes what it would forward."""
+
+    def __init__(self) -> None:
+        desk: Any = SimpleNamespace(limits=_LIMITS, metrics=SimpleNamespace(refused=lambda: None))
+        keys: Any = SimpleNamespace(identify=lambda _: None)
+        splits: Any = None
+        super().__init__(desk, splits, keys, Bounds(), "fuzz")
+        self.forwarded: list[Forwarded] = []
+
+    def serve(self, guest: Guest, body: bytes, client: Client) -> Any:
+        """Note a request, and answer it at once."""
+        self.forwarded.append(Forwarded(guest.route.path, body))
+        if not body.startswith(b"{"):
+            raise ApiError(400, "The body is no JSON object.", "invalid_json")
+        client.whole(200, [], b"{}")
+
+
+class Gate(Door):
+    """A door that leads nowhere but to the proxied routes."""
+
+    def _to_application(self) -> None:
+        self._refuse(self._client or self._stranger(), ApiError(404, "elsewhere", "unknown_url"))
+
+
+async def _no_app(_scope: object, _receive: object, _send: object) -> None:
+    """Never called."""
+
+
+_CONFIG = uvicorn.Config(_no_app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
+_CONFIG.load()
+
+
+def _request(*lines: bytes, body: bytes = _BODY, first: bytes = b"POST /v1/completions HTTP/1.1") -> bytes:
+    return b"\r\n".join([first, b"Host: a", *lines]) + b"\r\n\r\n" + body
+
+
+_CHUNKED = b"10\r\n" + _BODY[:16] + b"\r\n%x;x=y\r\n" % (len(_BODY) - 16) + _BODY[16:] + b"\r\n0\r\n\r\n"
+_COUNTED = b"Content-Length: %d" % len(_BODY)
+REQUEST_SEEDS = (
+    _request(_COUNTED, b"Content-Type: application/json; charset=utf-8"),
+    _request(_COUNTED, b"X-Request-Id: r1", b"traceparent: 00-1-2-00") * 2,
+    _request(b"Transfer-Encoding: chunked", body=_CHUNKED),
+    _request(b"Transfer-Encoding: chunked", body=_CHUNKED[:-2] + b"X-Trailer: 1\r\n\r\n"),
+    _request(_COUNTED, b"Expect: 100-continue", b"Connection: close"),
+    _request(_COUNTED, first=b"POST /v1/chat/completions?x=y HTTP/1.0"),
+    _request(_COUNTED, b"Upgrade: h2c", b"Connection: Upgrade", b"Authorization: Bearer x"),
+    _request(first=b"GET /metrics HTTP/1.1", body=b""),
+)
+REQUEST_WORDS = (
+    b"Transfer-Encoding: chunked\r\n", b"Content-Length: 0\r\n", b"Content-Length: 31\r\n",
+    b"Transfer-Encoding: xchunked\r\n", b"Content-Encoding: gzip\r\n", b"Expect: 100-continue\r\n",
+    b"Connection: close\r\n", b"Connection: upgrade\r\n",
+    b"\r\n", b"\n", b"\r", b"\r\n ", b"\r\n\t", b": ", b" :", b"\x00", b"\x0b", b"\x85", b"chunked", b"identity", b",",
+    b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"http://evil/", b"/v1/completions", b"/v1/../", b"%2f", b"//", b"?", b"#",
+    b"0\r\n\r\n", b"ffffffffffffffff1\r\n", b"-1", b"+1", b"0x10", b";", b"\r\n\r\n", b"POST ", b"GET ", b"CONNECT ",
+    _request(_COUNTED), b"X: " + b"a" * 1100 + b"\r\n", b"X: y\r\n" * 21, b" " * 2000,
+)  # fmt: skip
+
+
+def requested(raw: bytes, chance: Random) -> str:
+    """What is forwarded is what h11 reads too; every answer is one HTTP answer; nothing is raised."""
+    lodge, wire = Lodge(), Wire()
+    door = Gate(lodge, _LIMITS, config=_CONFIG, server_state=ServerState(), app_state={}, _loop=Quiet())
+    door.connection_made(wire)  # type: ignore[arg-type]
+    for piece in cut(raw, chance):
+        if not wire.closed:
+            door.data_received(piece)
+    statuses = _statuses(b"".join(wire.written))
+    hold(len(statuses) >= len(lodge.forwarded), "what reaches an engine is answered")
+    door.connection_lost(None)
+    peer = _as_server(raw, len(lodge.forwarded))
+    for ours, theirs in zip(lodge.forwarded, peer, strict=False):
+        hold(ours == theirs, f"both readers see one request: {ours} {theirs}")
+    return f"{statuses[:4]} {len(lodge.forwarded) - len(peer)} {wire.closed} {wire.ended}"
+
+
+def _statuses(raw: bytes) -> list[int]:
+    """Read everything that a client was sent. Raises Broken if it is not a row of answers."""
+    statuses: list[int] = []
+    while raw:
+        client = h11.Connection(h11.CLIENT)
+        client.send(h11.Request(method="POST", target="/", headers=[("host", "a"), ("content-length", "0")]))
+        client.send(h11.EndOfMessage())
+        client.receive_data(raw)
+        try:
+            while not isinstance(event := client.next_event(), h11.EndOfMessage):
+                hold(isinstance(event, h11.Response | h11.InformationalResponse | h11.Data), f"an answer: {event}")
+                if isinstance(event, h11.Response | h11.InformationalResponse):
+                    statuses.append(event.status_code)
+                    if statuses[-1] < 200:
+                        break
+        except h11.RemoteProtocolError as error:
+            raise Broken(f"what a client is sent is no HTTP: {error}") from None
+        raw = client.trailing_data[0]
+        if statuses[-1] < 200:
+            raw = _after_head(raw, client)
+    return [status for status in statuses if status >= 200]
+
+
+def _after_head(rest: bytes, client: h11.Connection) -> bytes:
+    """What follows an informational answer, which h11 reads as part of the answer to come."""
+    return rest or bytes(client._receive_buffer)  # noqa: SLF001
+
+
+def _as_server(raw: bytes, most: int) -> list[Forwarded]:
+    """Read requests with h11; those it takes, up to so many."""
+    server = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    seen: list[Forwarded] = []
+    server.receive_data(raw)
+    try:
+        while len(seen) < most:
+            event = server.next_event()
+            if not isinstance(event, h11.Request):
+                break
+            target, body = event.target, b""
+            while isinstance(event := server.next_event(), h11.Data):
+                body += bytes(event.data)
+            if not isinstance(event, h11.EndOfMessage):
+                break
+            seen.append(Forwarded(target.partition(b"?")[0].decode("latin-1"), body))
+            server.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+            server.send(h11.EndOfMessage())
+            server.start_next_cycle()
+    except (h11.RemoteProtocolError, h11.LocalProtocolError):
+        pass
+    return seen
+
+
+@dataclass
+class Ear:
+    """A sink that keeps what it hears, and how that breaks the grammar of a reply: nothing can be raised from here."""
+
+    status: int = 0
+    body_: bytes = b""
+    last: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def head(self, status: int, _: Headers) -> None:
+        """Once, first."""
+        self._expect(not self.status and not self.last, "one head, first")
+        self.status = status
+
+    def body(self, piece: bytes) -> None:
+        """After the head, before the last word."""
+        self._expect(self.status and not self.last, "a body after its head")
+        self.body_ += piece
+
+    def ended(self) -> None:
+        """Once."""
+        self._expect(self.status and not self.last, "one end, after a head")
+        self.last.append("ended")
+
+    def failed(self, error: UpstreamError) -> None:
+        """Once."""
+        self._expect(not self.last, "one last word")
+        self.last.append(type(error).__name__)
+
+    def _expect(self, true: object, law: str) -> None:
+        if not true:
+            self.wrong.append(law)
+
+
+@dataclass
+class Keeper:
+    """Who is told what becomes of a connection."""
+
+    told: list[str] = field(default_factory=list)
+
+    def released(self, _: Connection) -> None:
+        """It may be used again."""
+        self.told.append("released")
+
+    def lost(self, _: Connection) -> None:
+        """It is no more."""
+        self.told.append("lost")
+
+
+def _reply(*lines: bytes, body: bytes = b'{"ok":1}', first: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    return b"\r\n".join([first, b"content-type: application/json", *lines]) + b"\r\n\r\n" + body
+
+
+REPLY_SEEDS = (
+    _reply(b"content-length: 8"),
+    _reply(b"transfer-encoding: chunked", body=b'4\r\n{"ok\r\n4\r\n":1}\r\n0\r\n\r\n'),
+    _reply(b"connection: close"),
+    _reply(b"content-length: 8", first=b"HTTP/1.0 404 Not Found"),
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nlink: x\r\n\r\n" + _reply(b"content-length: 8"),
+    _reply(b"content-length: 8") * 2,
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+)  # fmt: skip
+REPLY_WORDS = (
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 101 Switching\r\n", b"HTTP/2.0 200 OK", b"HTTP/1.1 100 Continue\r\n\r\n", b"304",
+    b"content-length: 8\r\n", b"content-length: 9\r\n", b"content-length: -1\r\n", b"transfer-encoding: chunked\r\n",
+    b"transfer-encoding: gzip\r\n", b"content-encoding: gzip\r\n", b"connection: close\r\n", b"upgrade: h2c\r\n",
+    b"\r\n", b"connection: keep-alive\r\n", b"\n", b"\r", b"\x00", b"\r\n ", b" :", b"0\r\n\r\n",
+    b"ffffffffffffffff1\r\n", b";", b"\r\n\r\n", b"x: y\r\n" * 210, b"a" * 1000, _reply(b"content-length: 8"),
+)  # fmt: skip
+
+
+def replied(raw: bytes, chance: Random) -> str:
+    """One head, a body, one last word; a connection that is kept has said nothing else; h11 reads the same answer."""
+    keeper, ear, wire = Keeper(), Ear(), Wire()
+    quiet: Any = Quiet()
+    connection = Connection(keeper, quiet)
+    connection.connection_made(wire)  # type: ignore[arg-type]
+    connection.send(b"", Patience(_NO_TIME, _NO_TIME, _NO_TIME), ear)
+    fed = 0
+    for piece in cut(raw, chance):
+        if not wire.closed and not ear.last:
+            fed += len(piece)
+            connection.data_received(piece)
+    kept = keeper.told == ["released"]
+    if not ear.last:
+        connection.connection_lost(None)
+    hold(len(ear.last) == 1 and not ear.wrong, f"the grammar of a reply: {ear}")
+    theirs = _as_client(raw[:fed], closed=not kept)
+    if ear.last == ["ended"] and theirs is not None:
+        hold((ear.status, ear.body_) == theirs[:2], f"both readers see one answer: {ear} {theirs}")
+        hold(
+            not kept or not theirs[2].strip(b"\r\n"), f"a connection that is kept has said nothing more: {theirs[2]!r}"
+        )
+    return f"{ear.last} {ear.status // 100} {bool(ear.body_)} {kept} {theirs is None}"
+
+
+def _as_client(raw: bytes, *, closed: bool) -> tuple[int, bytes, bytes] | None:
+    """Read an answer with h11: its status, its body and what follows it; None if h11 does not take it."""
+    client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    client.send(h11.Request(method="POST", target="/", headers=[("host", "a"), ("content-length", "0")]))
+    client.send(h11.EndOfMessage())
+    status, body = 0, b""
+    try:
+        client.receive_data(raw)
+        if closed:
+            client.receive_data(b"")
+        while not isinstance(event := client.next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif not isinstance(event, h11.InformationalResponse):
+                return None
+    except h11.RemoteProtocolError:
+        return None
+    return status, body, client.trailing_data[0]
