@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 _LEAST_WEIGHT = 0.1
 _HASHES = 8  # 64 bytes each, that is 8 points: 64 points a replica
@@ -71,7 +72,7 @@ def limit(total: int, tokens: int, count: int, bound: float, floor: int) -> floa
 class Ring:
     """The points of some replicas, by their names; built when the set changes, searched at each pick."""
 
-    __slots__ = ("_owners", "_points")
+    __slots__ = ("__weakref__", "_owners", "_points")
 
     def __init__(self, names: Sequence[str]) -> None:
         points = sorted((point, index) for index, name in enumerate(names) for point in _points(name))
@@ -87,6 +88,21 @@ class Ring:
             if fits(owner):
                 return owner
         return None
+
+
+class Rings:
+    """One ring for all arms with the same replicas, for as long as one of them holds it: a ring takes milliseconds."""
+
+    def __init__(self) -> None:
+        self._rings: WeakValueDictionary[tuple[str, ...], Ring] = WeakValueDictionary()
+
+    def of(self, names: Sequence[str]) -> Ring:
+        """Return the ring of these names."""
+        key = tuple(names)
+        ring = self._rings.get(key)
+        if ring is None:
+            ring = self._rings[key] = Ring(key)
+        return ring
 
 
 def _hash(key: str) -> int:

@@ -8,6 +8,7 @@ from random import Random
 from time import monotonic
 
 from gateway.pool.admission import Gate
+from gateway.pool.balance import Rings
 from gateway.pool.connection import Sink
 from gateway.pool.options import PoolOptions
 from gateway.pool.replica import Replica
@@ -35,6 +36,7 @@ class Pools:
         self._pools: dict[tuple[str, ...], Pool] = {}
         self._budgets: dict[str, RetryBudget] = {}
         self._replicas: dict[str, Replica] = {}
+        self._rings = Rings()
         self._tasks: set[asyncio.Task[None]] = set()
         self.connecting_s = 2 * limits.connect_s
         self.retried = retried
@@ -118,7 +120,7 @@ class Pools:
         if budget is None:
             budget = self._budgets[model] = RetryBudget(options, monotonic())
         gate = Gate(options, asyncio.get_running_loop().call_later, monotonic, self._chance)
-        return Pool(model, options, gate, budget, self._chance)
+        return Pool(model, options, gate, budget, rings=self._rings, chance=self._chance)
 
     def _replica(self, url: str, options: PoolOptions) -> Replica:
         replica = self._replicas.get(url)

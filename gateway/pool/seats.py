@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from math import inf
 
 from gateway.pool.admission import Gate
-from gateway.pool.balance import Ring, limit, of_two, weight
+from gateway.pool.balance import Ring, Rings, limit, of_two, weight
 from gateway.pool.breaker import Breaker, State
 from gateway.pool.options import Balance, PoolOptions
 from gateway.pool.replica import Replica
@@ -85,13 +85,16 @@ class Pool:
     hundred.
     """
 
-    def __init__(self, model: str, options: PoolOptions, gate: Gate, budget: RetryBudget, chance: Chance) -> None:
+    def __init__(
+        self, model: str, options: PoolOptions, gate: Gate, budget: RetryBudget, *, rings: Rings, chance: Chance
+    ) -> None:
         self.model = model
         self.options = options
         self.gate = gate
         self.budget = budget
         self.urls: Sequence[str] = ()
         self.held = 0  # tokens outstanding
+        self._rings = rings
         self._chance = chance
         self._known: dict[str, Seat] = {}
         self._seats: list[Seat] = []
@@ -176,7 +179,7 @@ class Pool:
             return seat.fits and seat.held < most * weight(seat.since, now, rules.slow_start_s)
 
         if self._ring is None:
-            self._ring = Ring(self.urls)
+            self._ring = self._rings.of(self.urls)
         index = self._ring.first(affinity, fits)
         return None if index is None else seats[index]
 

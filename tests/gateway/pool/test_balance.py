@@ -4,12 +4,13 @@ from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 from random import Random
+from weakref import ref
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pool.balance import Ring, limit, of_two, weight
+from gateway.pool.balance import Ring, Rings, limit, of_two, weight
 
 LONG_AGO = -1e9
 NAMES = st.lists(st.integers(0, 999).map("http://engine-{}:8000".format), min_size=2, max_size=12, unique=True)
@@ -125,6 +126,17 @@ def test_keys_spread_over_the_ring():
     """64 points a replica keep the shares within a factor of two or so."""
     counts = Counter(homes([f"http://engine-{number}:8000" for number in range(4)]))
     assert (len(counts), min(counts.values()) > 30, max(counts.values()) < 150) == (4, True, True)
+
+
+def test_arms_with_the_same_replicas_share_a_ring_while_one_holds_it():
+    """A thousand adapters on the same engines need one; when the last is gone, so is the ring."""
+    rings = Rings()
+    held = rings.of(["a", "b"])
+    assert rings.of(("a", "b")) is held
+    assert rings.of(("a", "c")) is not held
+    gone = ref(held)
+    del held
+    assert gone() is None
 
 
 def test_nobody_fits():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.pool.admission import Gate
+from gateway.pool.balance import Rings
 from gateway.pool.breaker import State
 from gateway.pool.options import Balance, PoolOptions
 from gateway.pool.replica import Replica
@@ -33,7 +34,7 @@ class Hall:
         """One more arm."""
         chance = Random(5).random
         gate = Gate(self.options, lambda _, __: pytest.fail("nobody waits"), lambda: self.now, chance)
-        pool = Pool("m", self.options, gate, RetryBudget(self.options, self.now), chance)
+        pool = Pool("m", self.options, gate, RetryBudget(self.options, self.now), rings=Rings(), chance=chance)
         self.follow(urls, pool)
         return pool
 
