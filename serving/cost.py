@@ -32,11 +32,7 @@ class Price:
 
     def of(self, usage: Usage) -> float:
         """Return the calibrated cost of one request in USD."""
-        return (
-            self.usd_per_request
-            + self.usd_per_prompt_token * usage.prompt_tokens
-            + self.usd_per_completion_token * usage.completion_tokens
-        )
+        return cost_of(self.to_tuple(), usage)
 
     def to_tuple(self) -> tuple[float, float, float]:
         """Return (per request, per prompt token, per completion token)."""
@@ -47,6 +43,12 @@ class Price:
         """Read what `to_tuple` gave, lists from JSON too. Raises ValueError or TypeError on anything else."""
         request, prompt, completion = value
         return cls(float(request), float(prompt), float(completion))
+
+
+def cost_of(price: tuple[float, float, float], usage: Usage) -> float:
+    """Return the calibrated cost in USD of one request at (USD per request, per prompt token, per completion token)."""
+    request, prompt, completion = price
+    return float(request) + prompt * usage.prompt_tokens + completion * usage.completion_tokens
 
 
 def bill_usd_per_million_tokens(usd_per_hour: float, tokens: int, seconds: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from serving.wire import AnswerReader, WholeAnswer, error_message, parsed, usage_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainAnswer(WholeAnswer):
     """An answer that is complete by being there without an error."""
 

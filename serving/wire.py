@@ -9,17 +9,18 @@ tokens: `serving.teacher`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from serving.sse import payload
 
 DONE = b"data: [DONE]\n\n"
 _CHAT_USAGE = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
 _RESPONSES_USAGE = ("input_tokens", "output_tokens", "input_tokens_details")
-_DECODE = json.JSONDecoder().decode
+_DECODER = json.JSONDecoder()
+_SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
 _BROKEN_FINISHES = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
 _CONTENT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
 
@@ -35,7 +36,7 @@ class FrameKind(StrEnum):
     COMMENT = "comment"  # no data at all
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one is made for every request: frozen ones cost three times as much
 class Usage:
     """Tokens of one request; `cached_tokens` of the prompt were found in the prefix cache."""
 
@@ -44,10 +45,11 @@ class Usage:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as Usage
 class WholeAnswer:
     """An answer that came in one body."""
 
+    content_chunks: ClassVar[int] = 0  # in none: what a stream's reader tells, this tells too
     finish_reason: str = ""
     usage: Usage | None = None
     error: str | None = None
@@ -163,14 +165,21 @@ def read_whole(body: bytes, keep_text: int = 0) -> WholeAnswer:
     if message is not None:
         return WholeAnswer(error=message)
     choices = objects(answer.get("choices"))
-    reasons = [str(choice.get("finish_reason") or "") for choice in choices]
-    broken = _BROKEN_FINISHES.intersection(reasons)
-    return WholeAnswer(
-        finish_reason=reasons[-1] if reasons and all(reasons) else "",
-        usage=usage_of(answer.get("usage")),
-        error=f"the engine gave the answer up (finish_reason {min(broken)})" if broken else None,
-        text=_whole_text(choices[0])[:keep_text] if keep_text and choices else "",
-    )
+    reason, error = _finish(choices)
+    text = _whole_text(choices[0])[:keep_text] if keep_text and choices else ""
+    return WholeAnswer(reason, usage_of(answer.get("usage")), error, text)
+
+
+def _finish(choices: list[dict[str, Any]]) -> tuple[str, str | None]:
+    """Return the last choice's finish_reason, "" unless all have one, and the error if an engine gave one up."""
+    last, unfinished, broken = "", False, ""
+    for choice in choices:
+        last = str(choice.get("finish_reason") or "")
+        unfinished = unfinished or not last
+        if last in _BROKEN_FINISHES:
+            broken = min(broken or last, last)
+    error = f"the engine gave the answer up (finish_reason {broken})" if broken else None
+    return "" if unfinished else last, error
 
 
 def readable(frame: bytes) -> bool:
@@ -193,15 +202,31 @@ def error_event(message: str, type_: str, code: int | str | None, param: str | N
 def parsed(data: bytes) -> dict[str, Any] | None:
     """Return a JSON object; None if the bytes are anything else."""
     try:
-        value = _DECODE(data.decode("utf-8", "surrogatepass"))  # json.loads would try other encodings first
+        value = loads(data.decode("utf-8", "surrogatepass"))  # json.loads would try other encodings first
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
+def loads(text: str) -> object:
+    """Return a JSON text's value. Raises ValueError or RecursionError.
+
+    Straight from the scanner: the decoder around it costs as much again, and is needed only for blanks at the ends.
+    """
+    try:
+        value, end = _SCAN(text, 0)
+    except StopIteration:  # no value begins here
+        return _DECODER.decode(text)
+    return value if end == len(text) else _DECODER.decode(text)
+
+
 def objects(value: object) -> list[dict[str, Any]]:
     """Return the objects of a list, whatever else it holds."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    if not isinstance(value, list):
+        return []
+    if len(value) == 1:  # as nearly always
+        return value if isinstance(value[0], dict) else []
+    return [item for item in value if isinstance(item, dict)]
 
 
 def error_message(value: Mapping[str, Any]) -> str | None:
@@ -218,12 +243,14 @@ def usage_of(value: object) -> Usage | None:
     """Return a `usage` object's tokens, in the words of chat or of /v1/responses; None if there is none."""
     if not isinstance(value, dict):
         return None
-    words = _CHAT_USAGE if "prompt_tokens" in value else _RESPONSES_USAGE
-    if words[0] not in value:
+    prompt, completion, details = _CHAT_USAGE if "prompt_tokens" in value else _RESPONSES_USAGE
+    if prompt not in value:
         return None  # audio may be billed by its length
-    prompt, completion, details = map(value.get, words)
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(count(prompt), count(completion), count(cached))
+    usage = Usage(count(value[prompt]), count(value.get(completion)))
+    detailed = value.get(details)
+    if isinstance(detailed, dict):
+        usage.cached_tokens = count(detailed.get("cached_tokens"))
+    return usage
 
 
 def count(value: object) -> int:

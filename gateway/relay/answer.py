@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from canary.core.arms import Arm, Endpoint
 from canary.core.outcome import Outcome, Result
 from gateway.relay.naming import PublicName
 from gateway.relay.template import CountedTemplate, Reader, Template, learn, learn_event
 from gateway.routes.table import Form
-from serving.cost import Price
+from serving.cost import cost_of
 from serving.plain import TranscriptReader, read_bytes, read_plain, read_transcript
 from serving.responses import ResponsesReader, read_response, response_error
 from serving.sse import FrameSplitter
@@ -129,27 +130,36 @@ class StreamedAnswer:
         return self._name.frame(frame) if kind in _NAMED else frame
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What an answer said about itself, whichever way it came."""
+class Said(Protocol):
+    """What an answer said about itself, whichever way it came: a stream's reader, or a whole answer."""
 
-    finish_reason: str = ""
-    usage: Usage | None = None
-    chunks: int = 0
-    complete: bool = False
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended, "" if it does not say."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """Its tokens, None if it does not say."""
+
+    @property
+    def content_chunks(self) -> int:
+        """How many pieces brought content."""
 
 
-def told_by_stream(reader: Reader) -> Told:
+Told = WholeAnswer  # one that said nothing, where none came
+
+
+def told_by_stream(reader: Reader) -> Said:
     """Read it off a stream, finished or not."""
-    return Told(reader.finish_reason, reader.usage, reader.content_chunks, reader.complete)
+    return reader
 
 
-def told_by_whole(answer: WholeAnswer) -> Told:
+def told_by_whole(answer: WholeAnswer) -> WholeAnswer:
     """Read it off a whole answer."""
-    return Told(answer.finish_reason, answer.usage, 0, answer.complete)
+    return answer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one is made for every request: frozen ones cost three times as much
 class Clock:
     """When things happened, in monotonic seconds; `began` is the last byte of the request."""
 
@@ -162,7 +172,7 @@ def outcome_of(
     arm: Arm,
     endpoint: Endpoint,
     result: Result,
-    told: Told,
+    said: Said,
     clock: Clock,
     *,
     slice_: str = "",
@@ -171,22 +181,14 @@ def outcome_of(
     evidence: bool = True,
 ) -> Outcome:
     """Make the outcome. Without usage the chunks stand for tokens, and there is no price."""
-    usage = told.usage
-    completion = told.chunks if usage is None else usage.completion_tokens
-    ttft = None if clock.first_content is None else clock.first_content - clock.began
-    e2e = clock.ended - clock.began
-    return Outcome(
-        arm=arm,
-        result=result,
-        slice=slice_,
-        stage=stage,
-        status=status,
-        e2e=e2e,
-        ttft=ttft,
-        tpot=None if ttft is None or completion < 2 else (e2e - ttft) / (completion - 1),  # noqa: PLR2004
-        prompt_tokens=0 if usage is None else usage.prompt_tokens,
-        completion_tokens=completion,
-        finish_reason=told.finish_reason,
-        cost_usd=None if usage is None or endpoint.price is None else Price.from_tuple(endpoint.price).of(usage),
-        evidence=evidence,
-    )
+    usage, price = said.usage, endpoint.price
+    prompt, completion, cost = 0, said.content_chunks, None
+    if usage is not None:
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        cost = None if price is None else cost_of(price, usage)
+    e2e, ttft, tpot = clock.ended - clock.began, None, None
+    if clock.first_content is not None:
+        ttft = clock.first_content - clock.began
+        tpot = None if completion < 2 else (e2e - ttft) / (completion - 1)  # noqa: PLR2004
+    reason = said.finish_reason
+    return Outcome(arm, result, slice_, stage, status, e2e, ttft, tpot, prompt, completion, reason, cost, evidence)

@@ -13,6 +13,7 @@ from serving.wire import (
     Usage,
     error_body,
     error_event,
+    parsed,
     read_whole,
 )
 
@@ -224,6 +225,40 @@ def test_a_whole_answer_is_complete_without_done():
 def test_a_whole_answer_with_something_missing_is_not_complete(body):
     """Law 6 for bodies."""
     assert not read_whole(body).complete
+
+
+texts = st.one_of(
+    st.text(alphabet='{}[]",:0123456789.eE+-truefalsnN \n\t\ufeff', max_size=20),
+    st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists, max_leaves=5).map(json.dumps),
+    st.dictionaries(st.text(), st.integers() | st.text(), max_size=3).map(json.dumps),
+)
+
+
+@given(st.sampled_from(["", " ", "\n", "\f"]), texts, st.sampled_from(["", " ", "\r\n", "}", "x"]))
+def test_json_is_read_as_the_standard_library_reads_it(before, text, after):
+    """The short way to the scanner takes nothing that the long one refuses, and the other way round."""
+    body = before + text + after
+    try:
+        value = json.JSONDecoder().decode(body)
+    except ValueError:
+        value = None
+    assert repr(parsed(body.encode())) == repr(value if isinstance(value, dict) else None)
+
+
+@pytest.mark.parametrize(
+    ("finishes", "reason", "error"),
+    [
+        (["stop", "length"], "length", None),
+        (["stop", None], "", None),
+        ([None, "stop"], "", None),
+        (["error", "stop", "abort"], "abort", "the engine gave the answer up (finish_reason abort)"),
+        ([None, "error"], "", "the engine gave the answer up (finish_reason error)"),
+    ],
+)
+def test_a_whole_answer_ends_when_all_its_choices_have(finishes, reason, error):
+    """The last finish_reason counts if each choice has one; whichever was given up is an error."""
+    answer = read_whole(whole(choices=[{"finish_reason": finish} for finish in finishes] + [None]))
+    assert (answer.finish_reason, answer.error) == (reason, error)
 
 
 def test_errors_have_openais_shape():
