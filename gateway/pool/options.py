@@ -54,4 +54,4 @@ class PoolOptions:
 
     retry_part: Part = 0.2  # fail-overs and retries, as a part of the requests
     retry_per_s: Annotated[float, Field(ge=0, le=1000)] = 1.0  # and this many a second in any case
-    retry_burst: Some = 50  # that may be saved up
+    retry_burst: Count = 100  # that may be saved up; as many are there at first

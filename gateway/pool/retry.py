@@ -8,15 +8,15 @@ from gateway.pool.options import PoolOptions
 class RetryBudget:
     """A bucket of retries: each request puts a part of one in, each second a few, each retry takes one out.
 
-    When everything fails, a retry only doubles the load; so retries stay a small part of the traffic. A quiet model
-    may still retry, because of the seconds.
+    When everything fails, a retry only doubles the load; so retries stay a small part of the traffic. What is saved up
+    pays for the one moment in which an engine dies with many requests in hand.
     """
 
     __slots__ = ("_at", "_most", "_part", "_per_s", "_saved")
 
     def __init__(self, options: PoolOptions, now: float) -> None:
         self.follow(options)
-        self._saved = min(self._most, 10 * options.retry_per_s)  # as much as ten quiet seconds
+        self._saved = self._most
         self._at = now
 
     def follow(self, options: PoolOptions) -> None:
