@@ -32,11 +32,18 @@ _ROLE = b'"role"'
 _BY_USER = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"user"')
 _MODEL = b'"model"'
 _MODEL_AT = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\\x00-\x1f]*")')
-_ROUTING_NAMES = (_MODEL, b'"stream"', b'"stream_options"')
+_STREAM, _OPTIONS = b'"stream"', b'"stream_options"'
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
 _FLAT_REST = re.compile(rb'(?:[^"\\{}\[\]]|"[^"\\]*+")*+\}[ \t\n\r]*\Z')
 _DECODER = json.JSONDecoder()
+_SCAN = _DECODER.scan_once  # type: ignore[attr-defined] - it is there, and typeshed leaves it out
 _ROUTING = frozenset({"model", "stream", "stream_options"})
+_USUAL_NAMES = _ROUTING | {
+    "best_of", "frequency_penalty", "input", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
+    "messages", "metadata", "n", "parallel_tool_calls", "presence_penalty", "prompt", "response_format",
+    "safety_identifier", "seed", "stop", "temperature", "tool_choice", "tools", "top_k", "top_logprobs", "top_p",
+    "user",
+}  # fmt: skip
 _UNIT_FIELDS = ("user", "safety_identifier")
 _MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _REPEATS = ("n", "best_of")
@@ -96,9 +103,8 @@ class Ask:
         self.usage_asked = self.stream and (not usage or self._usage_asked())
         self._adds_usage = self.stream and not self.usage_asked
         self._check(bounds)
-        asked = next((most for name in _MOST_TOKENS if isinstance(most := self.get(name), int)), _USUAL_ANSWER)
         self.prompt_tokens = len(body) // _BYTES_PER_TOKEN
-        self.tokens = self.prompt_tokens + max(0, asked)
+        self.tokens = self.prompt_tokens + self._most_asked()
 
     def has(self, name: str) -> bool:
         """Tell whether there is a top-level member of a name."""
@@ -178,6 +184,13 @@ class Ask:
             self._places = _Walk(self._body, len(self._body)).members()
         return self._places
 
+    def _most_asked(self) -> int:
+        """Return how many tokens the answer may have."""
+        for name in _MOST_TOKENS:
+            if name in self._known and isinstance(most := self.get(name), int):
+                return max(0, most)
+        return _USUAL_ANSWER
+
     def _model(self) -> str:
         model = self.get("model")
         if not isinstance(model, str) or not model:
@@ -206,10 +219,9 @@ class Ask:
                 raise ApiError(400, f"`{name}` may be {bounds.repeats} at most", "too_large", param=name)
         if len(self._body) < 2 * bounds.items:  # an item takes two bytes at least
             return
+        if self._places is not None and not self._places.dense and bounds.items >= _FOLLOWED:
+            return
         for name in _LISTS:
-            place = self._known.get(name)
-            if place is None or (self._places is not None and self._body.count(b",", *place) < bounds.items):
-                continue
             value = self.get(name)
             if isinstance(value, list) and len(value) > bounds.items and not isinstance(value[0], int):
                 raise ApiError(400, f"`{name}` may have {bounds.items} items at most", "too_large", param=name)
@@ -226,9 +238,13 @@ class Ask:
 
 
 class Places(dict[str, Place]):
-    """Where the value of each top-level member stands, and `last`, where the closing brace does."""
+    """Where the value of each top-level member stands, and `last`, where the closing brace does.
+
+    `dense` tells whether a value had too many tokens to be followed: no other has more than `_FOLLOWED` items.
+    """
 
     last = 0
+    dense = False
 
 
 Known = dict[str, Any] | Places
@@ -251,16 +267,17 @@ def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
         return None
     at = body.find(_MODEL)
     named = _MODEL_AT.match(body, at) if at > 0 else None
-    if named is None or any(body.find(name, body.find(name) + 1) > 0 for name in _ROUTING_NAMES):
+    if named is None or body.find(_MODEL, named.end()) > 0 or body.count(_STREAM) > 1 or body.count(_OPTIONS) > 1:
         return None
     ahead = body.count(b"{", 0, at) == 1 and body.find(b"[", 0, at) < 0
     if not ahead and _FLAT_REST.match(body, named.end()) is None:
         return None
     _check_depth(body, bounds.depth)
-    known = json.loads(body.decode())
-    if not isinstance(known, dict):
-        raise TypeError("it begins with no brace")
-    return (known, named.span(1)) if _rightly_spelt(known) else None
+    text = body.decode()
+    known, end = _SCAN(text, 0)  # json.loads would take half as long again
+    if not isinstance(known, dict) or (end < len(text) and not text[end:].isspace()):
+        return None
+    return (known, named.span(1)) if known.keys() <= _USUAL_NAMES or _rightly_spelt(known) else None
 
 
 def _walked(body: bytes, bounds: Bounds) -> tuple[Places, Place]:
@@ -305,6 +322,7 @@ class _Walk:
             at = following.end()
             if following[1] == b"}":
                 members.last = self._last(following.start(1))
+                members.dense = self._text is not None
                 return members
 
     def items(self, place: Place) -> Iterator[Place]:

@@ -63,7 +63,8 @@ class Door(HttpToolsProtocol):
         """Parse what came."""
         if self._deaf:
             return
-        self._begun = False
+        # Bytes that come while nothing is open, and open nothing, are nobody's: a few line ends, or a flood.
+        self._begun = self._heading or self._ordinary or self._client is not None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -71,8 +72,7 @@ class Door(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse_bytes(error)
             return
-        stray = not self._begun and self._client is None and not self._ordinary
-        if stray or self._heading or self._guest is not None:
+        if self._heading or self._guest is not None or not self._begun:
             self._came += len(data)
             if self._came > self._most():
                 self._refuse_line(*_TOO_LARGE)
@@ -124,13 +124,10 @@ class Door(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect one header; one that follows the body is nobody's."""
-        name = name.lower()
         if self._guest is not None and self._client is not None:
             self._refuse(self._client, ApiError(400, "Trailers are not read.", "invalid_http"))
-            return
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        else:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Decide who serves this request."""
@@ -140,7 +137,11 @@ class Door(HttpToolsProtocol):
         if self._client is not None or (self.cycle is not None and not self.cycle.response_complete):
             self._crowded()
             return
-        route = PROXIED.get(self.url.partition(b"?")[0]) if self.parser.get_method() == b"POST" else None
+        known = dict(self.headers)
+        self.expect_100_continue = known.get(b"expect", b"").lower() == b"100-continue"
+        route = PROXIED.get(self.url) or PROXIED.get(self.url.partition(b"?")[0])
+        if route is not None and self.parser.get_method() != b"POST":
+            route = None
         version = self.parser.get_http_version()
         if len(self.headers) > self._limits.headers:
             self._refuse_line(431, f"More than {self._limits.headers} headers.", "head_too_large")
@@ -150,7 +151,6 @@ class Door(HttpToolsProtocol):
             self._to_application()
         else:
             one = version == "1.1"
-            known = dict(self.headers)
             request_id = self._reception.request_id(known)
             alive = one and self.parser.should_keep_alive() and not self._closing
             self._client = client = Client(self, request_id, chunked=one, keep_alive=alive)

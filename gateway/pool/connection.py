@@ -19,6 +19,7 @@ from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 
 _LOG = logging.getLogger("linnet.gateway")
 _HEADERS_MOST = 200
+_COPIED = 16 * 1024  # bytes that are sooner copied than written apart
 _FRAMING_MOST = 64 * 1024  # bytes that bring no piece of a body
 _VERSIONS = frozenset({"1.0", "1.1"})
 _FOREVER = float("inf")
@@ -107,7 +108,7 @@ class Connection(asyncio.Protocol):
         self.used = 0  # how many requests it has carried
         self.closed = False
 
-    def send(self, request: bytes, patience: Patience, sink: Sink) -> None:
+    def send(self, head: bytes, body: bytes, patience: Patience, sink: Sink) -> None:
         """Write one whole request; `sink` hears its reply."""
         if self._transport is None or self._sink is not None:
             raise RuntimeError("a connection takes one request at a time")
@@ -119,7 +120,10 @@ class Connection(asyncio.Protocol):
         wait = min(patience.first_byte_s, patience.total_s)
         if self._timer is None or self._timer_at > now + wait:
             self._watch_in(wait)
-        self._transport.write(request)
+        if len(body) > _COPIED:
+            self._transport.writelines((head, body))
+        else:
+            self._transport.write(head + body)
 
     def close(self) -> None:
         """Close the connection; for an idle one, or one whose reply nobody waits for."""

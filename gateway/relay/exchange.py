@@ -48,7 +48,6 @@ class Exchange:
         "_desk",
         "_dog",
         "_guest",
-        "_sent_at",
         "_span",
         "_ticket",
         "_trial",
@@ -62,7 +61,7 @@ class Exchange:
         self._desk = desk
         self._client = client
         self._guest = guest
-        self._began = self._sent_at = began
+        self._began = began
         self._trial: Trial | None = None
         self._ticket: Ticket | None = None
         self._dog: Watchdog[Waiter] | None = None
@@ -118,12 +117,8 @@ class Exchange:
     def heard(self) -> None:
         """The client gets its first byte: this arm does not hang."""
         dog, self._dog = self._dog, None
-        if dog is None or self._trial is None:
-            return
-        if self._trial.choice.arm is Arm.CANDIDATE:
-            dog.answered(self)
-        else:
-            dog.baseline(self._sent_at, monotonic(), self.ask.tokens)
+        if dog is not None and self._trial is not None:
+            dog.heard(self._trial.choice.arm, self, monotonic())
 
     def done(self, trial: Trial) -> None:
         """The trial's answer is out, as well as it went."""
@@ -166,9 +161,8 @@ class Exchange:
         choice = trial.choice
         if choice.split.candidate is not None and not choice.forced:
             self._dog = dog = self._desk.evidence.watchdog(choice.split, stream=self.ask.stream)
-            self._sent_at = monotonic()
-            if dog is not None and choice.arm is Arm.CANDIDATE:
-                dog.sent(self, self._sent_at, self.ask.tokens)
+            if dog is not None:
+                dog.sent(choice.arm, self, monotonic(), self.ask.tokens)
         trial.start(self._desk)
 
     def _too_late(self) -> None:
@@ -230,7 +224,7 @@ class Exchange:
             ticket.leave()
         dog, self._dog = self._dog, None
         if dog is not None:
-            dog.gone(self)
+            dog.gone(choice.arm, self)
         outcome = trial.outcome(result)
         desk.metrics.observe(choice.split.model, outcome)
         if not self.route.evidence:
