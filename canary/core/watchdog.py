@@ -13,10 +13,11 @@ the order they were sent, +ln(.95/.2) one that is overdue, +ln(.05/.8) one that 
 made for telling 95 % from 20 %: even at 20 % a run that starts at zero passes 9.2 with probability e^-9.2 = 1e-4 at
 most (Wald's inequality); at 0.5 % it takes six in a row, 2e-14.
 
-*Load* hits both arms. Requests of one kind are answered about in the order they come, so if arms are equal, no request
-of the baseline that was sent after an overdue one is answered yet. The watchdog barks only if the baseline has answered
-`SINCE` requests sent within the last limit, each in time, and not more than a fifth of its answers in that time were
-late.
+*Load* hits both arms, so the baseline's requests that are overdue are counted as well. The watchdog barks only if, of
+the baseline's requests since the candidate's first overdue one, at most a fifth were late or are overdue, and if
+`SINCE` of those sent within the last limit were answered in time; of the candidate's, two thirds must be overdue for
+the sum to grow at all. And where answers come in the order of their requests, as from a queue, load alone cannot do it:
+no request of an equal baseline that was sent after an overdue one is answered yet.
 
 *Unlike requests.* One user's prompts all go to one arm, and very long ones wait long. A request larger than the 99 %
 quantile of what the baseline has answered lately is not watched; the gateway's limits see to it.
@@ -31,6 +32,8 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from canary.core.arms import Arm
 
 Who = TypeVar("Who")  # anything that can be a key
 
@@ -62,10 +65,11 @@ class Watchdog(Generic[Who]):
     caller's.
     """
 
-    __slots__ = ("_baseline", "_served", "_waiting")
+    __slots__ = ("_asked", "_baseline", "_served", "_waiting")
 
     def __init__(self) -> None:
-        self._waiting: dict[Who, tuple[float, int]] = {}
+        self._waiting: dict[Who, tuple[float, int]] = {}  # for the candidate
+        self._asked: dict[Who, tuple[float, int]] = {}  # of the baseline
         self._served: deque[float] = deque(maxlen=_SERVED_KEPT)
         self._baseline: deque[tuple[float, float, int]] = deque(maxlen=KEPT)
 
@@ -74,23 +78,24 @@ class Watchdog(Generic[Who]):
         """Who waits for the candidate's first byte."""
         return self._waiting.keys()
 
-    def sent(self, who: Who, now: float, size: int) -> None:
-        """Note that the candidate was asked."""
-        self._waiting[who] = now, size
+    def sent(self, arm: Arm, who: Who, now: float, size: int) -> None:
+        """Note that an arm was asked."""
+        (self._waiting if arm is Arm.CANDIDATE else self._asked)[who] = now, size
 
-    def gone(self, who: Who) -> None:
-        """Forget one that has ended in another way."""
-        self._waiting.pop(who, None)
+    def heard(self, arm: Arm, who: Who, now: float) -> None:
+        """Note the first byte of an arm's answer."""
+        if arm is Arm.CANDIDATE:
+            sent = self._waiting.pop(who, None)
+            if sent is not None:
+                self._served.append(sent[0])
+        else:
+            sent = self._asked.pop(who, None)
+            if sent is not None:
+                self._baseline.append((sent[0], now - sent[0], sent[1]))
 
-    def answered(self, who: Who) -> None:
-        """Note the first byte of the candidate's answer."""
-        sent = self._waiting.pop(who, None)
-        if sent is not None:
-            self._served.append(sent[0])
-
-    def baseline(self, sent: float, now: float, size: int) -> None:
-        """Note the first byte of an answer of the baseline."""
-        self._baseline.append((sent, now - sent, size))
+    def gone(self, arm: Arm, who: Who) -> None:
+        """Forget one that has ended without a first byte."""
+        (self._waiting if arm is Arm.CANDIDATE else self._asked).pop(who, None)
 
     def look(self, now: float) -> Hang | None:
         """Return what hangs, None if nothing does or if nothing can be said."""
@@ -98,24 +103,29 @@ class Watchdog(Generic[Who]):
             return None
         usual, largest = _p99([wait for _, wait, _ in self._baseline]), _p99([size for *_, size in self._baseline])
         limit = max(FLOOR_S, TIMES * usual)
-        overdue = [sent for sent, size in self._waiting.values() if sent < now - limit and size <= largest]
-        if not overdue or not self._baseline_served(now, limit):
+        overdue = _older(self._waiting.values(), now - limit, largest)
+        if not overdue or not self._baseline_served(now, limit, min(overdue), largest):
             return None
-        first = min(overdue)
-        requests = [(sent, True) for sent in overdue] + [(sent, False) for sent in self._served if sent >= first]
-        return Hang(tuple(sorted(requests)), limit, usual)
+        served = [(sent, False) for sent in self._served if sent >= min(overdue)]
+        return Hang(tuple(sorted([(sent, True) for sent in overdue] + served)), limit, usual)
 
     def _any_older(self, then: float) -> bool:
         """Tell whether the request asked first was asked before `then`: one step, as most looks find nothing."""
         oldest = next(iter(self._waiting.values()), None)
         return oldest is not None and oldest[0] < then
 
-    def _baseline_served(self, now: float, limit: float) -> bool:
-        """Tell whether the baseline answers in time what it is asked now."""
-        lately = [(sent, wait) for sent, wait, _ in self._baseline if sent + wait > now - limit]
-        late = sum(wait > limit for _, wait in lately)
-        prompt = sum(sent > now - limit for sent, _ in lately)
-        return prompt >= SINCE and late <= LATE_RATE * len(lately)
+    def _baseline_served(self, now: float, limit: float, since: float, largest: float) -> bool:
+        """Tell whether the baseline has answered in time what it was asked since then, and still does."""
+        answered = [(sent, wait) for sent, wait, _ in self._baseline if sent >= since]
+        late = sum(wait > limit for _, wait in answered)
+        hanging = len(_older(self._asked.values(), now - limit, largest))
+        prompt = sum(sent > now - limit for sent, _ in answered)
+        return prompt >= SINCE and late + hanging <= LATE_RATE * (len(answered) + hanging)
+
+
+def _older(requests: Iterable[tuple[float, int]], then: float, largest: float) -> list[float]:
+    """Return when those were sent that were sent before `then`, without the largest."""
+    return [sent for sent, size in requests if sent < then and size <= largest]
 
 
 def _p99(values: Iterable[float]) -> float:

@@ -130,10 +130,11 @@ def hanging(evidence: Evidence, split: Split = LIVE) -> list[Waiting]:
     """A minute of a baseline that answers, and six requests that the candidate does not, at 50 s."""
     dog = evidence.watchdog(split, stream=True)
     for second in range(60):
-        dog.baseline(second, second + 1.0, 100)
+        dog.sent(Arm.BASELINE, second, second, 100)
+        dog.heard(Arm.BASELINE, second, second + 1.0)
     waiting = [Waiting() for _ in range(6)]
     for one in waiting:
-        dog.sent(one, 50.0, 100)
+        dog.sent(Arm.CANDIDATE, one, 50.0, 100)
     return waiting
 
 
@@ -159,9 +160,10 @@ async def test_the_worker_looks_by_itself(store: Store, tmp_path: Path):
     now = time.monotonic()
     dog = evidence.watchdog(LIVE, stream=False)
     for second in range(60):
-        dog.baseline(now - 60 + second, now - 59 + second, 100)
+        dog.sent(Arm.BASELINE, second, now - 60 + second, 100)
+        dog.heard(Arm.BASELINE, second, now - 59 + second)
         if second >= 40:
-            dog.sent(Waiting(), now - 60 + second, 100)
+            dog.sent(Arm.CANDIDATE, Waiting(), now - 60 + second, 100)
     with pytest.raises(StoreError):
         await evidence.flush()
     assert known.route("m").split.candidate is None
@@ -179,7 +181,7 @@ async def test_who_waits_for_a_candidate_that_fails_is_told_too(store: Store, tm
     """It answers others with errors; those it has not answered need not wait for theirs."""
     evidence, _ = worker(store, tmp_path)
     one = Waiting()
-    evidence.watchdog(LIVE, stream=False).sent(one, 0.0, 100)
+    evidence.watchdog(LIVE, stream=False).sent(Arm.CANDIDATE, one, 0.0, 100)
     for _ in range(6):
         evidence.record(LIVE, BAD)
         evidence.watch(LIVE, OK)
