@@ -16,6 +16,12 @@ class Broken(Exception):  # noqa: N818 - a law, not an error of this program
     """A law does not hold for an input."""
 
 
+class Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
 class Members(list[tuple[str, Any]]):
     """A JSON object with every one of its members, in their order: twice is twice."""
 
@@ -27,9 +33,9 @@ def hold(true: object, law: str) -> None:
 
 
 def members(raw: bytes | str) -> Members | None:
-    """Return a JSON object's members as Python's parser reads them; None for anything else. Numbers stay text."""
+    """Return a JSON object's members as Python's parser reads them; None for anything else. Numbers stay as written."""
     try:
-        value = json.loads(raw, object_pairs_hook=Members, parse_int=str, parse_float=str, parse_constant=str)
+        value = json.loads(raw, object_pairs_hook=Members, parse_int=Number, parse_float=Number, parse_constant=Number)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, Members) else None

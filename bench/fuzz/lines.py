@@ -43,16 +43,17 @@ class Quiet:
 
 
 class Wire:
-    """A transport that keeps what is written."""
+    """A transport that keeps what is written; nothing may be written after its end."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.closed = False
         self.ended = False
+        self.late = False
 
     def write(self, data: bytes) -> None:
-        """Keep bytes; after the end there may be none."""
-        hold(not self.ended, "nothing is written after the end")
+        """Keep bytes."""
+        self.late = self.late or self.ended
         if not self.closed:
             self.written.append(data)
 
@@ -161,9 +162,12 @@ def requested(raw: bytes, chance: Random) -> str:
         if not wire.closed:
             door.data_received(piece)
     statuses = _statuses(b"".join(wire.written))
+    hold(not wire.late, "nothing is written after the end")
     hold(len(statuses) >= len(lodge.forwarded), "what reaches an engine is answered")
+    hold(all(status < 500 or status == 505 for status in statuses), f"no failure of our own: {statuses}")
     door.connection_lost(None)
-    peer = _as_server(raw, len(lodge.forwarded))
+    peer, refusal = _as_server(raw, len(lodge.forwarded))
+    hold(len(peer) == len(lodge.forwarded) or refusal.startswith(_STRICTER), f"h11 takes fewer requests: {refusal}")
     for ours, theirs in zip(lodge.forwarded, peer, strict=False):
         hold(ours == theirs, f"both readers see one request: {ours} {theirs}")
     return f"{statuses[:4]} {len(lodge.forwarded) - len(peer)} {wire.closed} {wire.ended}"
@@ -197,8 +201,12 @@ def _after_head(rest: bytes, client: h11.Connection) -> bytes:
     return rest or bytes(client._receive_buffer)  # noqa: SLF001
 
 
-def _as_server(raw: bytes, most: int) -> list[Forwarded]:
-    """Read requests with h11; those it takes, up to so many."""
+# What h11 refuses and llhttp does not, though it changes no request's meaning here: a Host routes nothing.
+_STRICTER = ("Missing mandatory Host", "Found multiple Host", "illegal request line", "no request line")
+
+
+def _as_server(raw: bytes, most: int) -> tuple[list[Forwarded], str]:
+    """Read requests with h11: those it takes, up to so many, and why it takes no more."""
     server = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
     seen: list[Forwarded] = []
     server.receive_data(raw)
@@ -206,19 +214,19 @@ def _as_server(raw: bytes, most: int) -> list[Forwarded]:
         while len(seen) < most:
             event = server.next_event()
             if not isinstance(event, h11.Request):
-                break
+                return seen, f"{event}"
             target, body = event.target, b""
             while isinstance(event := server.next_event(), h11.Data):
                 body += bytes(event.data)
             if not isinstance(event, h11.EndOfMessage):
-                break
+                return seen, f"{event}"
             seen.append(Forwarded(target.partition(b"?")[0].decode("latin-1"), body))
             server.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
             server.send(h11.EndOfMessage())
             server.start_next_cycle()
-    except (h11.RemoteProtocolError, h11.LocalProtocolError):
-        pass
-    return seen
+    except (h11.RemoteProtocolError, h11.LocalProtocolError) as error:
+        return seen, str(error)
+    return seen, ""
 
 
 @dataclass
@@ -298,7 +306,7 @@ def replied(raw: bytes, chance: Random) -> str:
     quiet: Any = Quiet()
     connection = Connection(keeper, quiet)
     connection.connection_made(wire)  # type: ignore[arg-type]
-    connection.send(b"", Patience(_NO_TIME, _NO_TIME, _NO_TIME), ear)
+    connection.send(b"", b"", Patience(_NO_TIME, _NO_TIME, _NO_TIME), ear)
     fed = 0
     for piece in cut(raw, chance):
         if not wire.closed and not ear.last:
@@ -309,16 +317,27 @@ def replied(raw: bytes, chance: Random) -> str:
         connection.connection_lost(None)
     hold(len(ear.last) == 1 and not ear.wrong, f"the grammar of a reply: {ear}")
     theirs = _as_client(raw[:fed], closed=not kept)
-    if ear.last == ["ended"] and theirs is not None:
-        hold((ear.status, ear.body_) == theirs[:2], f"both readers see one answer: {ear} {theirs}")
-        hold(
-            not kept or not theirs[2].strip(b"\r\n"), f"a connection that is kept has said nothing more: {theirs[2]!r}"
-        )
-    return f"{ear.last} {ear.status // 100} {bool(ear.body_)} {kept} {theirs is None}"
+    if ear.last == ["ended"]:
+        _same_answer(ear, theirs, kept=kept)
+    return f"{ear.last} {ear.status // 100} {bool(ear.body_)} {kept} {isinstance(theirs, str)}"
 
 
-def _as_client(raw: bytes, *, closed: bool) -> tuple[int, bytes, bytes] | None:
-    """Read an answer with h11: its status, its body and what follows it; None if h11 does not take it."""
+def _same_answer(ear: Ear, theirs: tuple[int, bytes, bytes] | str, *, kept: bool) -> None:
+    """Hold a whole answer against h11's."""
+    if isinstance(theirs, str):
+        hold(theirs.startswith(_STRICTER_ANSWERS), f"h11 takes no answer: {theirs}")
+        return
+    status, body, more = theirs
+    hold((ear.status, ear.body_) == (status, body), f"both readers see one answer: {ear} {theirs}")
+    hold(not kept or not more.strip(b"\r\n"), f"a connection that is kept has said nothing more: {more!r}")
+
+
+# Likewise: a reason is not passed on, a 204 has no body whatever its coding, zeros before a length are zeros.
+_STRICTER_ANSWERS = ("no response line", "illegal status line", "Only Transfer-Encoding: chunked", "bad Content-Length")
+
+
+def _as_client(raw: bytes, *, closed: bool) -> tuple[int, bytes, bytes] | str:
+    """Read an answer with h11: its status, its body and what follows it; or why h11 does not take it."""
     client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     client.send(h11.Request(method="POST", target="/", headers=[("host", "a"), ("content-length", "0")]))
     client.send(h11.EndOfMessage())
@@ -333,7 +352,7 @@ def _as_client(raw: bytes, *, closed: bool) -> tuple[int, bytes, bytes] | None:
             elif isinstance(event, h11.Data):
                 body += bytes(event.data)
             elif not isinstance(event, h11.InformationalResponse):
-                return None
-    except h11.RemoteProtocolError:
-        return None
+                return f"{event}"
+    except h11.RemoteProtocolError as error:
+        return str(error)
     return status, body, client.trailing_data[0]

@@ -7,10 +7,12 @@ a seed itself, so that mutations go on from where they got furthest.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+_JOINT = re.compile(rb"[{}\[\],:;\n]")
 _LONGEST = 2048  # bytes
 _SHREDDED = 256  # bytes: longer inputs are not cut at every byte
 _MOST_SEEDS = 2000
@@ -54,8 +56,10 @@ class Hand:
     seed: Callable[[], bytes]
 
     def place(self, raw: bytearray) -> int:
-        """Anywhere in an input, its end included."""
-        return self.chance.randrange(len(raw) + 1)
+        """Anywhere in an input, its end included; or, as often, behind one of the bytes that part things."""
+        at = self.chance.randrange(len(raw) + 1)
+        joint = _JOINT.search(raw, at) if self.chance.random() < 0.5 else None
+        return at if joint is None else joint.end()
 
     def span(self, raw: bytearray) -> slice:
         """A piece of an input, short more often than long."""

@@ -123,7 +123,7 @@ def _renamed(before: Members, *, nested: bool = False) -> Members:
     """The same members with the public name where an answer has its own."""
     after = Members()
     for name, value in before:
-        if name == "model" and isinstance(value, str):
+        if name == "model" and type(value) is str:
             after.append((name, PUBLIC))
         elif name == "response" and isinstance(value, Members) and not nested:
             after.append((name, _renamed(value, nested=True)))
