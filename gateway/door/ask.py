@@ -36,7 +36,7 @@ _STREAM, _OPTIONS = b'"stream"', b'"stream_options"'
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
 _FLAT_REST = re.compile(rb'(?:[^"\\{}\[\]]|"[^"\\]*+")*+\}[ \t\n\r]*\Z')
 _DECODER = json.JSONDecoder()
-_SCAN = _DECODER.scan_once  # type: ignore[attr-defined] - it is there, and typeshed leaves it out
+_SCAN = _DECODER.scan_once  # type: ignore[attr-defined]
 _ROUTING = frozenset({"model", "stream", "stream_options"})
 _USUAL_NAMES = _ROUTING | {
     "best_of", "frequency_penalty", "input", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
