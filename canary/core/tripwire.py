@@ -50,7 +50,7 @@ class Tripwire(Generic[Who]):
         if arm is Arm.BASELINE:
             self._last.append(failed)
             _count(self._since, failed)
-        else:
+        elif failed or self._sum > 0.0:  # a served request leaves a sum of zero where it is
             self._advance(failed)
         if self.fired is None and self._sum > THRESHOLD and self._baseline_healthy():
             self.fired = self._reason()

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 from canary.core.arms import Split
@@ -22,6 +23,7 @@ _LOG = logging.getLogger("linnet.gateway")
 FLUSH_S = 0.25
 _LEDGERS_MOST = 64  # attempts kept while the store is away; each is a bounded set of sums
 _TRIPS_MOST = 64
+_OK = Result.OK  # an Enum looks its members up in Python; every request would pay for it
 
 Attempt = tuple[str, str, int]  # model, release, attempt
 
@@ -33,8 +35,22 @@ class Waiter(Protocol):
         """The candidate was found broken: let the baseline answer, now."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What is open for a split: its attempt's ledger, and its wire unless it has no candidate."""
+
+    split: Split
+    key: Attempt
+    ledger: Ledger
+    wire: Tripwire[Waiter] | None
+
+
 class Evidence:
-    """One worker's ledgers and tripwires, by release attempt."""
+    """One worker's ledgers and tripwires, by release attempt.
+
+    A request finds them on the page of the split it was chosen by. Pages are found by the split's identity, which is
+    its own for as long as its page holds it; they are thrown away whenever a ledger or a wire is.
+    """
 
     def __init__(self, store: Store, splits: Splits, worker: str, metrics: Metrics) -> None:
         self._store = store
@@ -43,6 +59,7 @@ class Evidence:
         self._metrics = metrics
         self._ledgers: dict[Attempt, Ledger] = {}
         self._wires: dict[Attempt, Tripwire[Waiter]] = {}
+        self._pages: dict[int, _Page] = {}
         self._trips: deque[Trip] = deque(maxlen=_TRIPS_MOST)
         self._seq = 0
         self._pending: list[Batch] = []
@@ -50,18 +67,12 @@ class Evidence:
 
     def ledger(self, split: Split) -> Ledger:
         """Return the open page of a split's attempt."""
-        key = _key(split)
-        ledger = self._ledgers.get(key)
-        if ledger is None:
-            while len(self._ledgers) >= _LEDGERS_MOST:
-                self._ledgers.pop(next(iter(self._ledgers)))
-            ledger = self._ledgers[key] = Ledger()
-        return ledger
+        return self._page(split).ledger
 
     def record(self, split: Split, outcome: Outcome) -> None:
         """Add one outcome that chance assigned."""
         if split.release and outcome.evidence:
-            self.ledger(split).record(outcome)
+            self._page(split).ledger.record(outcome)
             self.watch(split, outcome)
 
     def watch(self, split: Split, outcome: Outcome) -> None:
@@ -70,11 +81,13 @@ class Evidence:
         A baseline that answers in place of a failed candidate is shown too: it is no evidence for the release, but it
         tells an outage of both arms from a candidate that is broken, also when hardly anyone is left on the baseline.
         """
-        if outcome.result is not Result.OK and outcome.result not in FAILURES:
+        failed = outcome.result in FAILURES
+        if split.candidate is None or not (failed or outcome.result is _OK):
             return
-        if split.candidate is None or not self._current(_key(split)):
+        page, route = self._page(split), self._splits.route(split.model)
+        if page.wire is None or route is None or (route.split is not split and not self._current(page.key)):
             return
-        reason = self._wire(split).observe(outcome.arm, outcome.failed)
+        reason = page.wire.observe(outcome.arm, failed)
         if reason is not None:
             self._trip(split, reason)
 
@@ -84,9 +97,9 @@ class Evidence:
         Of the candidate: `sent` once the engine is asked, `answered` at the first byte, `gone` at any other end; of the
         baseline: `baseline` at the first byte.
         """
-        if split.candidate is None or not split.release:
+        wire = self._page(split).wire if split.release else None
+        if wire is None:
             return None
-        wire = self._wire(split)
         return wire.streams if stream else wire.wholes
 
     def look(self, now: float) -> None:
@@ -127,14 +140,28 @@ class Evidence:
         batches = [Batch(*key, fields) for key, ledger in self._ledgers.items() if (fields := ledger.drain())]
         self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if self._newest(key)}
         self._wires = {key: wire for key, wire in self._wires.items() if self._newest(key)}
+        self._pages.clear()
         return batches
 
-    def _wire(self, split: Split) -> Tripwire[Waiter]:
-        key = _key(split)
-        wire = self._wires.get(key)
-        if wire is None:
-            wire = self._wires[key] = Tripwire()
-        return wire
+    def _page(self, split: Split) -> _Page:
+        page = self._pages.get(id(split))
+        if page is None:
+            if len(self._pages) >= _LEDGERS_MOST:
+                self._pages.clear()
+            key = _key(split)
+            wire = None if split.candidate is None else self._wires.setdefault(key, Tripwire())
+            page = _Page(split, key, self._ledger(key), wire)
+            self._pages[id(split)] = page
+        return page
+
+    def _ledger(self, key: Attempt) -> Ledger:
+        ledger = self._ledgers.get(key)
+        if ledger is None:
+            while len(self._ledgers) >= _LEDGERS_MOST:
+                self._ledgers.pop(next(iter(self._ledgers)))
+                self._pages.clear()
+            ledger = self._ledgers[key] = Ledger()
+        return ledger
 
     def _current(self, key: Attempt) -> bool:
         """Tell whether requests are sent to this attempt's candidate."""
@@ -149,6 +176,7 @@ class Evidence:
     def _trip(self, split: Split, reason: str) -> None:
         _LOG.warning("model %s: %s", split.model, reason)
         wire = self._wires.pop(_key(split))  # a newer generation starts with a fresh one
+        self._pages.clear()
         self._splits.trip(split, reason, time.monotonic())
         unix_ms = int(time.time() * 1000)
         trip = Trip(split.model, split.release, split.attempt, split.stage, self._worker, reason, unix_ms)

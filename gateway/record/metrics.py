@@ -20,6 +20,7 @@ _FIRST = TABLE["linnet_ttft_seconds"].bounds
 _TOKEN = TABLE["linnet_tpot_seconds"].bounds
 _OWN = TABLE["linnet_overhead_seconds"].bounds
 _PART = TABLE["linnet_shadow_agreement"].bounds
+_OK = Result.OK  # an Enum looks its members up in Python; every request would pay for it
 
 
 def _observe(numbers: Numbers, bounds: tuple[float, ...], value: float) -> None:
@@ -77,7 +78,7 @@ class Metrics:
             _observe(arm.ttft, _FIRST, outcome.ttft)
         if outcome.tpot is not None:
             _observe(arm.tpot, _TOKEN, outcome.tpot)
-        if outcome.result is Result.OK:
+        if outcome.result is _OK:
             _observe(arm.seconds, _WHOLE, outcome.e2e)
             arm.cost[0] += outcome.cost_usd or 0.0
 
