@@ -54,6 +54,28 @@ async def test_a_delta_whose_answer_was_lost_is_not_counted_twice(store: Store, 
     assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "2"
 
 
+async def test_a_request_of_an_attempt_that_is_over_is_counted_when_it_ends(store: Store, tmp_path: Path):
+    """What was open for an attempt is thrown away at a flush; what ends later opens it again."""
+    evidence, known = worker(store, tmp_path)
+    evidence.record(LIVE, OK)
+    later = replace(LIVE, generation=6, attempt=2)
+    known.offer(later, 0, polled=True)
+    await evidence.write()
+    for split in (LIVE, replace(LIVE), later):
+        evidence.record(split, OK)
+        await evidence.write()
+    assert (await store.tallies("m", "r", 1))["2|baseline||ok"] == "3"
+    assert (await store.tallies("m", "r", 2))["2|baseline||ok"] == "1"
+
+
+def test_memory_is_bounded_while_the_store_is_away(tmp_path: Path):
+    """However many splits come and go, and nothing is written."""
+    evidence, _ = worker(Store.connect("redis://127.0.0.1:1"), tmp_path)
+    for attempt in range(1000):
+        evidence.record(replace(LIVE, attempt=attempt), OK)
+    assert max(len(evidence._ledgers), len(evidence._pages)) <= 64
+
+
 async def test_sums_survive_a_store_that_is_away(valkey, tmp_path: Path):
     """Nothing is lost while it is dead, nothing doubled when it is back."""
     store = Store.connect(valkey.url)
