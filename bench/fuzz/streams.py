@@ -59,8 +59,8 @@ def split(raw: bytes, chance: Random) -> str:
     in_pieces = [frame for piece in cut(raw, chance) for frame in pieces.feed(piece)]
     hold(b"".join(at_once) + whole.rest == raw, "the frames and the rest are what was fed in")
     hold(at_once == in_pieces and whole.rest == pieces.rest, "the cuts make no difference")
-    told = [payload(frame) for frame in at_once]
-    return f"{min(len(told), 9)} {sum(data is None for data in told)} {any(map(readable, at_once))}"
+    first = at_once[:4]
+    return f"{len(first)} {[payload(frame) is None for frame in first]} {[readable(frame) for frame in first]}"
 
 
 def relayed(raw: bytes, chance: Random, *, form: Form) -> str:

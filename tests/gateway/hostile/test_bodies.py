@@ -140,6 +140,47 @@ async def test_an_unusual_body_is_refused_or_forwarded_whole(siege: Siege, name:
     await siege.unharmed(reached=len(siege.engine.requests))
 
 
+def upload(*parts: bytes, end: bytes = b"--b--\r\n") -> bytes:
+    """A multipart body of the boundary b."""
+    return b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + end
+
+
+FILE = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
+NAMED = b'Content-Disposition: form-data; name="model"\r\n\r\n' + MODEL.encode()
+INNER = b"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n"
+UPLOADS = {
+    "two models": upload(NAMED, FILE, NAMED.replace(b"support", b"other")),
+    "two models, one in another case": upload(NAMED, FILE, NAMED.replace(b'"model"', b'"Model"')),
+    "a model that is a file": upload(FILE, NAMED.replace(b'"model"', b'"model"; filename="m"')),
+    "a model in base64": upload(FILE, NAMED.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n")),
+    "a name that is encoded": upload(NAMED, NAMED.replace(b'name="model"', b"name*=utf-8''model")),
+    "a name with an escape": upload(NAMED, NAMED.replace(b'"model"', b'"mo\\del"')),
+    "no model": upload(FILE),
+    "no end": upload(NAMED, FILE, end=b""),
+    "an end amid the parts": upload(NAMED, FILE, end=b"--b--\r\n" + upload(NAMED)),
+    "something before the first part": b"x\r\n" + upload(NAMED, FILE),
+    "bare LF": upload(NAMED, FILE).replace(b"\r\n", b"\n"),
+    "a boundary that is padded": upload(NAMED, FILE).replace(b"--b\r\n", b"--b \r\n", 1),
+    "parts within a part": upload(NAMED, FILE.replace(b"RIFF", b"").replace(b"\r\n\r\n", INNER)),
+    "a header folded": upload(NAMED.replace(b"; name", b";\r\n name"), FILE),
+    "10,000 parts": upload(NAMED, *[FILE] * 10_000),
+    "JSON": BODY,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+async def test_an_upload_that_cannot_be_routed_exactly_is_refused(siege: Siege, name: str) -> None:
+    """400: what one reader of multipart takes for the model, another must take too."""
+    body = UPLOADS[name]
+    raw = counted(target="/v1/audio/transcriptions", body=body)
+    raw = raw.replace(b"application/json", b"multipart/form-data; boundary=b", 1)
+    async with line(siege.house.url) as client:
+        await client.say(raw)
+        heard = await client.answers(1)
+    assert heard.statuses == [400], heard.raw[:300]
+    await siege.unharmed()
+
+
 async def test_a_model_nobody_knows_is_not_asked_of_anyone(siege: Siege) -> None:
     """404 for any name, whatever is in it; the name comes back as JSON."""
     for name in ("nobody", "raw", "../support", "support\\u0000", "\\ud800", "support ", 'a\\"b', "x" * 100_000):
