@@ -117,30 +117,29 @@ return 1
 # the store's time in Unix seconds, the number of living workers, and for each key the sums of all other workers.
 USAGE = """
 local me, time = ARGV[1], redis.call('TIME')
-local function put(key, text, nothing, seconds)
-  if text == nothing and redis.call('HEXISTS', key, me) == 0 then return end
-  redis.call('HSET', key, me, text)
-  redis.call('EXPIRE', key, seconds)
-end
-local function others(key)
-  local all, first, second = redis.call('HGETALL', key), 0, 0
+local function exchange(key, text, nothing, seconds)
+  local all, mine, first, second = redis.call('HGETALL', key), nothing, 0, 0
   for at = 1, #all, 2 do
-    if all[at] ~= me then
+    if all[at] == me then
+      mine = all[at + 1]
+    else
       local one, two = string.match(all[at + 1], '^(%S+) ?(%S*)$')
       first, second = first + (tonumber(one) or 0), second + (tonumber(two) or 0)
     end
+  end
+  if text ~= mine then
+    redis.call('HSET', key, me, text)
+    redis.call('EXPIRE', key, seconds)
   end
   return string.format('%.17g %.17g', first, second)
 end
 local reply = {time[1] .. '.' .. string.format('%06d', time[2]), 0}
 reply[2] = redis.call('ZCOUNT', KEYS[1], time[1] * 1000 - ARGV[2], '+inf')
 for key = 0, (#KEYS - 1) / 3 - 1 do
-  local now, before, day = KEYS[key * 3 + 2], KEYS[key * 3 + 3], KEYS[key * 3 + 4]
   local at = 3 + key * 5
-  put(now, ARGV[at] .. ' ' .. ARGV[at + 1], '0 0', 300)
-  put(before, ARGV[at + 2] .. ' ' .. ARGV[at + 3], '0 0', 300)
-  put(day, ARGV[at + 4], '0.0', 172800)
-  reply[#reply + 1] = others(now) .. ' ' .. others(before) .. ' ' .. others(day)
+  local now = exchange(KEYS[key * 3 + 2], ARGV[at] .. ' ' .. ARGV[at + 1], '0 0', 300)
+  local before = exchange(KEYS[key * 3 + 3], ARGV[at + 2] .. ' ' .. ARGV[at + 3], '0 0', 300)
+  reply[#reply + 1] = now .. ' ' .. before .. ' ' .. exchange(KEYS[key * 3 + 4], ARGV[at + 4], '0.0', 172800)
 end
 return reply
 """

@@ -59,7 +59,7 @@ class Count:
 class Meter:
     """One key's counters in one worker."""
 
-    __slots__ = ("day", "minute", "requests", "tokens", "touched", "usd", "usd_others", "usd_told")
+    __slots__ = ("day", "heard", "minute", "requests", "tokens", "touched", "usd", "usd_others", "usd_told")
 
     def __init__(self, unix_s: float) -> None:
         self.minute = int(unix_s // MINUTE_S)
@@ -67,7 +67,7 @@ class Meter:
         self.requests = Count()
         self.tokens = Count()
         self.usd = self.usd_told = self.usd_others = 0.0
-        self.touched = -inf
+        self.touched = self.heard = -inf  # when it was last used, and exchanged
 
     def turn(self, unix_s: float) -> float:
         """Move to a moment; return the part of the minute before that the last 60 seconds still reach, 0..1.

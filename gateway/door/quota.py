@@ -4,10 +4,11 @@ Each worker decides by its own counters and by what it last heard of the others'
 every `SYNC_S` seconds while a key is in use, and at once for a key that was silent. So no request waits for the store,
 and this is the price: a worker cannot know what another has let in since. With N workers, in any minute,
 
-    overshoot <= N x (requests or tokens a worker lets in per second) x 2 x SYNC_S,
+    overshoot <= N x (requests or tokens of the key that a worker lets in per second) x 2 x SYNC_S,
 
-where the exchange in which the store is found lost may take a second more. A budget is checked against what answers
-have cost, so what is under way when it is spent is still served, and paid.
+where the exchange in which the store is found lost may take a second more, and where more than `AT_ONCE` keys are in
+use they take turns: the interval grows with their number, while the share of each in what a worker can serve falls. A
+budget is checked against what answers have cost, so what is under way when it is spent is still served, and paid.
 
 With the store lost, each worker enforces its share: it takes every other worker to use as much as itself since they
 were last heard of. That divides what remained of the minute, and from then on gives each limit / N a minute, N being
@@ -21,8 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from math import ceil, inf
 
 from canary.apikeys import KeyLimits
@@ -36,7 +36,7 @@ SYNC_S = 0.1  # between two exchanges of a key that is in use
 LOST_S = 0.5  # between two tries while the store is lost
 GAP_S = 0.01  # between two exchanges at least: a key that was silent is exchanged at once
 _ACTIVE_S = 10.0  # a key that was used so recently is exchanged each time
-_AT_ONCE = 200  # keys in one call
+AT_ONCE = 100  # keys in one exchange, so that it takes a worker and the store 1 ms or two
 _FORGET_S = DAY_S
 _LOST_WAIT_S = 60.0  # what is larger than a worker's share has to wait for the store
 _LOG = logging.getLogger("linnet.gateway")
@@ -119,8 +119,8 @@ class Quota:
         self._offset = unix() - clock()  # until the store says what time it is
         self._meters: dict[str, _Metered] = {}
         self._fold = 1.0
-        self._lost = False
-        self._heard = False
+        self._lost = self._heard = False
+        self._lost_at = -inf
         self._wake = asyncio.Event()
 
     def admit(self, caller: Caller, tokens: int, now: float) -> Headers:
@@ -162,7 +162,7 @@ class Quota:
         meter.touched = now
         minute = int((at + self._offset) // 60.0)
         meter.tokens.take_back(used - reserved, meter.minute - minute)
-        if 0.0 < usd < inf:
+        if 0.0 < usd < inf and meter.limits.usd_per_day is not None:
             meter.usd += usd
 
     async def sync(self) -> None:
@@ -170,29 +170,31 @@ class Quota:
 
         Nothing is asked for keys that nobody uses; the first request of such a key has it exchanged at once.
         """
-        await self._due()
+        await self._turn()
         await self.exchange()
 
     async def exchange(self) -> None:
         """Exchange now. Raises StoreError."""
         now = self._clock()
-        meters = self._in_use(now)
+        meters = self._due(now)
+        if not meters and self._heard and not self._lost:
+            return
         try:
             if not self._heard:
                 await self._exchange((), now)  # what time it is, before anything is counted
-            while batch := list(islice(meters, _AT_ONCE)):
-                await self._exchange(batch, now)
-                self._together()
+            if meters or self._lost:
+                await self._exchange(meters, now)
         except StoreError:
-            self._apart()
+            self._apart(now)
             raise
+        self._together()
 
     @property
     def alone(self) -> bool:
         """Tell whether this worker enforces its share, because the store is lost."""
         return self._lost
 
-    async def _due(self) -> None:
+    async def _turn(self) -> None:
         """Wait for the next exchange: until it is time, or until a key is used that was not exchanged lately."""
         await asyncio.sleep(GAP_S)
         try:
@@ -202,13 +204,23 @@ class Quota:
             pass
         self._wake.clear()
 
-    def _in_use(self, now: float) -> Iterator[_Metered]:
-        """Return the meters to exchange: all of them once the store is back, for it may have lost what it had."""
-        for key_id, meter in list(self._meters.items()):
+    def _due(self, now: float) -> list[_Metered]:
+        """Return the meters to exchange, those that waited longest.
+
+        After the store was lost these are all: it may have lost what it had.
+        """
+        due, forgotten = [], []
+        for meter in self._meters.values():
             silent = now - meter.touched
-            if silent > _FORGET_S:
-                del self._meters[key_id]
-        return iter([m for m in self._meters.values() if self._lost or now - m.touched <= _ACTIVE_S])
+            if silent <= _ACTIVE_S or meter.heard < self._lost_at:
+                due.append(meter)
+            elif silent > _FORGET_S:
+                forgotten.append(meter.key_id)
+        for key_id in forgotten:
+            del self._meters[key_id]
+        if len(due) > AT_ONCE:
+            due.sort(key=lambda meter: meter.heard)
+        return due[:AT_ONCE]
 
     async def _exchange(self, batch: Sequence[_Metered], now: float) -> None:
         for meter in batch:
@@ -217,6 +229,7 @@ class Quota:
         heard = await self._usage.exchange(self._worker, told)
         for meter, own, others in zip(batch, told, heard.others, strict=True):
             meter.hear(own, others)
+            meter.heard = now
         self._heard = True
         self._offset = heard.unix_s - self._clock()
         self._live = max(self._workers, heard.live)
@@ -227,7 +240,8 @@ class Quota:
             self._tell_alone(False)
         self._lost, self._fold = False, 1.0
 
-    def _apart(self) -> None:
+    def _apart(self, now: float) -> None:
+        self._lost_at = now
         if not self._lost:
             _LOG.warning("the store is lost: each of %d workers enforces its share of the limits", self._live)
             self._tell_alone(True)
