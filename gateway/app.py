@@ -130,6 +130,7 @@ class Parts:
         self.pools.keep({url for _, _, endpoint in arms for url in endpoint.replicas})
         for model, arm, endpoint in arms:
             self.metrics.engine_up(endpoint.engine, up=self.pools.up(model, arm))
+            self.metrics.queued(model, arm, self.pools.waiting(model, arm))
         if self.log:
             self.metrics.log_dropped(self.log.dropped)
 

@@ -34,7 +34,6 @@ _MODEL = b'"model"'
 _MODEL_AT = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\\x00-\x1f]*")')
 _STREAM, _OPTIONS = b'"stream"', b'"stream_options"'
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
-_FLAT_REST = re.compile(rb'(?:[^"\\{}\[\]]|"[^"\\]*+")*+\}[ \t\n\r]*\Z')
 _DECODER = json.JSONDecoder()
 _SCAN = _DECODER.scan_once  # type: ignore[attr-defined]
 _ROUTING = frozenset({"model", "stream", "stream_options"})
@@ -93,12 +92,11 @@ class Ask:
 
     content_type = JSON_TYPE
 
-    def __init__(self, body: bytes, known: Known, model_at: Place, bounds: Bounds, *, usage: bool) -> None:
+    def __init__(self, body: bytes, read: tuple[Known, Place], bounds: Bounds, *, usage: bool, model: str) -> None:
         self._body = body
-        self._known = known
-        self._places: Places | None = known if isinstance(known, Places) else None
-        self._model_at = model_at
-        self.model = self._model()
+        self._known, self._model_at = read
+        self._places: Places | None = self._known if isinstance(self._known, Places) else None
+        self.model = self._model(model)
         self.stream = self._flag("stream")
         self.usage_asked = self.stream and (not usage or self._usage_asked())
         self._adds_usage = self.stream and not self.usage_asked
@@ -126,6 +124,8 @@ class Ask:
         if self._adds_usage:
             options = self.get("stream_options") or {}
             return self._spliced({"model": served_model, "stream_options": {**options, "include_usage": True}})
+        if not self._model_at[1]:
+            return self._spliced({"model": served_model})
         body, (start, end) = memoryview(self._body), self._model_at
         return b"".join((body[:start], _quoted(served_model), body[end:]))
 
@@ -191,8 +191,8 @@ class Ask:
                 return max(0, most)
         return _USUAL_ANSWER
 
-    def _model(self) -> str:
-        model = self.get("model")
+    def _model(self, usual: str) -> str:
+        model = self.get("model") or usual
         if not isinstance(model, str) or not model:
             raise ApiError(400, "you must provide a model parameter", "missing_model", param="model")
         return model
@@ -250,32 +250,35 @@ class Places(dict[str, Place]):
 Known = dict[str, Any] | Places
 
 
-def read(body: bytes, bounds: Bounds = _USUAL, *, usage: bool = True) -> Ask:
-    """Read a request body. Raises ApiError (400) on what cannot be routed exactly."""
+def read(body: bytes, bounds: Bounds = _USUAL, *, usage: bool = True, model: str = "") -> Ask:
+    """Read a request body; `model` is the one that is meant if it names none ("": it must).
+
+    Raises ApiError (400) on what cannot be routed exactly.
+    """
     try:
-        known, model_at = _parsed(body, bounds) or _walked(body, bounds)
+        found = _parsed(body, bounds) or _walked(body, bounds)
     except (ValueError, StopIteration) as error:
         raise _bad(f"The body is no JSON object: {error}.") from None
     except RecursionError:
         raise _too_deep(bounds.depth) from None
-    return Ask(body, known, model_at, bounds, usage=usage)
+    return Ask(body, found, bounds, usage=usage, model=model)
 
 
 def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
-    """Return the values, and where the model's stands; None if only a walk can say that. Raises ValueError."""
-    if len(body) > _LONG or _ESCAPED_LETTER.search(body):
+    """Return the values, and where the model's stands; None if only a walk can say that. Raises ValueError.
+
+    A quote inside a string is escaped, so `"model"` is a name or a whole string. If it stands there once, no escape
+    spells it anew, and there is a member of that name, then this is it.
+    """
+    if len(body) > _LONG or body.count(_MODEL) != 1 or body.count(_STREAM) > 1 or body.count(_OPTIONS) > 1:
         return None
-    at = body.find(_MODEL)
-    named = _MODEL_AT.match(body, at) if at > 0 else None
-    if named is None or body.find(_MODEL, named.end()) > 0 or body.count(_STREAM) > 1 or body.count(_OPTIONS) > 1:
-        return None
-    ahead = body.count(b"{", 0, at) == 1 and body.find(b"[", 0, at) < 0
-    if not ahead and _FLAT_REST.match(body, named.end()) is None:
+    named = _MODEL_AT.search(body)
+    if named is None or _ESCAPED_LETTER.search(body):
         return None
     _check_depth(body, bounds.depth)
     text = body.decode()
     known, end = _SCAN(text, 0)  # json.loads would take half as long again
-    if not isinstance(known, dict) or (end < len(text) and not text[end:].isspace()):
+    if not isinstance(known, dict) or "model" not in known or (end < len(text) and not text[end:].isspace()):
         return None
     return (known, named.span(1)) if known.keys() <= _USUAL_NAMES or _rightly_spelt(known) else None
 

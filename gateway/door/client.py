@@ -43,10 +43,23 @@ class Client:
     `chunked` is how a stream is framed; a client of HTTP/1.0 cannot read that: its stream ends with the connection.
     """
 
-    __slots__ = ("_always", "_arm", "_line", "_quota", "answered", "chunked", "complete", "keep_alive")
+    __slots__ = (
+        "_always",
+        "_arm",
+        "_line",
+        "_quota",
+        "answered",
+        "chunked",
+        "complete",
+        "keep_alive",
+        "request_id",
+        "status",
+    )
 
     def __init__(self, line: Line, request_id: str, *, chunked: bool, keep_alive: bool) -> None:
         self._line = line
+        self.request_id = request_id
+        self.status = 0  # 0 until the answer has begun
         self._always = b"x-request-id: %b\r\n" % request_id.encode()
         self._arm = self._quota = b""
         self.chunked = chunked
@@ -100,6 +113,7 @@ class Client:
 
     def _head(self, status: int, headers: Sequence[Header], framing: bytes) -> bytes:
         self.answered = True
+        self.status = status
         first = _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
         closing = b"" if self.keep_alive else b"connection: close\r\n"
         return b"".join(

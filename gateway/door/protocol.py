@@ -189,7 +189,7 @@ class Door(HttpToolsProtocol):
         try:
             exchange = self._reception.serve(guest, parts[0] if len(parts) == 1 else b"".join(parts), client)
         except ApiError as error:
-            self._reception.refused()
+            self._reception.refused(error, client.request_id, guest.route.path)
             client.refuse(error)
             return
         if not client.complete:
@@ -265,7 +265,7 @@ class Door(HttpToolsProtocol):
         """Refuse a request whose body has not been read to its end."""
         self._guest = None
         self._deaf = True
-        self._reception.refused()
+        self._reception.refused(error, client.request_id, self.url.decode("latin-1"))
         client.keep_alive = False
         client.refuse(error)
 

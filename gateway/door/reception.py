@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from itertools import count
 from time import monotonic
 
 from gateway.door import ask, multipart
 from gateway.door.access import Keys
-from gateway.door.ask import JSON_TYPE, Bounds
+from gateway.door.ask import JSON_TYPE, Ask, Bounds
 from gateway.door.client import Client, Header
 from gateway.door.guest import Asked, Guest
 from gateway.errors import ApiError, no_model
+from gateway.record.log import Entry
 from gateway.relay.desk import Desk
 from gateway.relay.exchange import Exchange
 from gateway.routes.table import Form, Route
@@ -69,7 +71,7 @@ class Reception:
         if guest.route.form is Form.UPLOAD:
             asked: Asked = multipart.read(body, guest.headers.get(_TYPE, b""))
         else:
-            asked = ask.read(body, self._bounds, usage=guest.route.form in _ASKED_FOR_USAGE)
+            asked = self._read(guest.route, body)
         route = self._splits.route(asked.model)
         if route is None:
             raise no_model(asked.model)
@@ -80,9 +82,21 @@ class Reception:
         exchange.start()
         return exchange
 
-    def refused(self) -> None:
-        """Count a request that reached no arm."""
+    def refused(self, error: ApiError, request_id: str, path: str) -> None:
+        """Count, and log, a request that reached no arm."""
         self._desk.metrics.refused()
+        if self._desk.log is not None:
+            now = int(time.time() * 1000)
+            self._desk.log.write(Entry(now, request_id, "", path, error.status, "refused", 0.0))
+
+    def _read(self, route: Route, body: bytes) -> Ask:
+        # An engine's tokenizer needs no model's name, so its clients give none; with one model there is no doubt.
+        models = () if route.evidence else self._splits.models
+        usual = models[0] if len(models) == 1 else ""
+        asked = ask.read(body, self._bounds, usage=route.form in _ASKED_FOR_USAGE, model=usual)
+        if route.form is Form.RESPONSES and asked.get("background"):
+            raise ApiError(400, "Answers in the background cannot be fetched here.", "unsupported", param="background")
+        return asked
 
     def _admitted(self, guest: Guest, asked: Asked, now: float) -> Sequence[Header]:
         """Reserve what a request may cost its caller; say in the answer what is left. Raises ApiError."""

@@ -73,6 +73,11 @@ class Pools:
         pool = self._pools.get((model, arm))
         return pool is None or pool.up(monotonic())
 
+    def waiting(self, model: str, arm: str) -> int:
+        """Return how many requests wait for a slot of an arm."""
+        pool = self._pools.get((model, arm))
+        return 0 if pool is None else pool.gate.waiting
+
     def keep(self, urls: Collection[str]) -> None:
         """Forget every replica but these; what is under way there goes on. Call it about once a second."""
         for replica in self._replicas.values():

@@ -43,6 +43,7 @@ class Exchange:
     """One request between its client and the arms; `began` is when its last byte was read, in monotonic seconds."""
 
     __slots__ = (
+        "_arrived",
         "_began",
         "_client",
         "_desk",
@@ -61,7 +62,7 @@ class Exchange:
         self._desk = desk
         self._client = client
         self._guest = guest
-        self._began = began
+        self._arrived = self._began = began
         self._trial: Trial | None = None
         self._ticket: Ticket | None = None
         self._dog: Watchdog[Waiter] | None = None
@@ -264,9 +265,9 @@ class Exchange:
             request_id=choice.request_id,
             model=choice.split.model,
             path=self.route.path,
-            status=outcome.status,
+            status=self._client.status or outcome.status,
             result=outcome.result.value,
-            e2e_ms=outcome.e2e * 1000,
+            e2e_ms=(monotonic() - self._arrived) * 1000,
             arm=choice.arm.value,
             release=choice.split.release,
             generation=choice.split.generation,

@@ -9,7 +9,7 @@ from typing import Protocol
 from canary.core.arms import Arm
 from canary.core.assignment import mirrored
 from canary.core.outcome import Outcome, Result
-from gateway.door.client import Client
+from gateway.door.client import Client, Header
 from gateway.door.guest import Asked
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 from gateway.pool.connection import Headers
@@ -26,6 +26,7 @@ _OK = 200
 _SERVER_ERRORS = 500
 # A client cannot have caused these: it chose neither the engine nor the name it is served by.
 _ARMS_FAULT = frozenset({401, 403, 404, 405, 408, 429})
+_PASSED_BACK = frozenset({b"metadata"})  # where an engine describes an embedding in bytes
 _NOTHING = Told()
 _STREAM = b"text/event-stream"
 _JSON = b"application/json"
@@ -66,6 +67,7 @@ class Trial:
         "_ended",
         "_kind",
         "_most",
+        "_passed",
         "_paused",
         "_pieces",
         "_pool",
@@ -95,6 +97,7 @@ class Trial:
         self.result = Result.OK
         self._status = 0
         self._kind = _JSON
+        self._passed: list[Header] = []
         self._most = 0
         self._text = ""
         self._told = _NOTHING
@@ -168,6 +171,8 @@ class Trial:
         for name, value in headers:
             if name == b"content-type":
                 self._kind = value
+            elif name in _PASSED_BACK:
+                self._passed.append((name, value))
         if status == _OK and self._kind.startswith(_STREAM):
             story = self._story
             name_ = public_name(self.choice.endpoint.served_model, story.ask.model)
@@ -231,11 +236,11 @@ class Trial:
         if status != _OK and not _clients_fault(status):
             self._story.failed(self, EngineError(status, body))
             return
-        story, client, headers = self._story, self._client, ((b"content-type", self._kind),)
+        story, client, headers = self._story, self._client, [(b"content-type", self._kind), *self._passed]
         if status != _OK:
             self.result = Result.CLIENT_ERROR
             story.heard()
-            client.whole(status, (*headers, (b"x-should-retry", b"false")), body)
+            client.whole(status, [*headers, (b"x-should-retry", b"false")], body)
         else:
             answer = whole_reader(story.route.form, self._kind)(body, self._kept_text)
             self._told, self._text = told_by_whole(answer), answer.text

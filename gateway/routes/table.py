@@ -38,6 +38,7 @@ _ROUTES = (
     Route("/v1/embeddings", Form.PLAIN),
     Route("/rerank", Form.PLAIN),
     Route("/v1/rerank", Form.PLAIN),
+    Route("/v2/rerank", Form.PLAIN),
     Route("/score", Form.PLAIN),
     Route("/v1/score", Form.PLAIN),
     # The tokenizer is not the model: how it answers is no evidence.
