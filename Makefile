@@ -4,10 +4,10 @@ UV     := .uv/bin/uv
 RUN    := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines models demo up test check format bench clean
+.PHONY: help setup engines models demo up test check format bench bench-gateways fuzz clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(UV): deploy/uv.txt
 	@echo "setup: bootstrapping uv"
@@ -48,6 +48,12 @@ format: setup ## Format and mend what can be mended
 
 bench: setup ## The benchmarks, one table
 	@$(RUN)python -m bench
+
+bench-gateways: setup ## Our gateway beside others (needs gcc, wrk; see bench/gateways/README.md)
+	@$(RUN)python -m bench.gateways
+
+fuzz: setup ## A million hostile inputs for each parser of ours
+	@$(RUN)python -m bench.fuzz --inputs 1000000
 
 clean: ## Remove the environments and the state (the caches of models and engines stay)
 	@rm -rf .uv .venv .linnet .pytest_cache .mypy_cache .ruff_cache
