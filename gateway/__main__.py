@@ -17,13 +17,13 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.door.access import check_bind
+from gateway.door.access import check_bind, keys_at_start
 from gateway.errors import SettingsError
 from gateway.record import log, trace
 from gateway.record.page import Page
 from gateway.routes.ops import metrics_router
 from gateway.settings import Settings, load
-from gateway.worker import FD, METRICS, PARENT, Server
+from gateway.worker import FD, METRICS, PARENT, Server, settle
 
 _RESTART_S = 0.5
 _AFTER_DRAIN_S = 3.0
@@ -117,6 +117,7 @@ async def serve(settings: Settings, listener: socket.socket, ops: socket.socket,
     workers = Workers(listener, page, settings.limits.drain_s)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.reload)
     server = ops_server(page)
+    settle()
     async with asyncio.TaskGroup() as group:
         kept = [group.create_task(workers.keep()) for _ in range(settings.workers)]
         group.create_task(server.serve(sockets=[ops]))
@@ -131,7 +132,8 @@ def main() -> int:
     """Run the gateway; 2 if it cannot start as it is set."""
     try:
         settings = load()
-        check_bind(settings.host)
+        keyed = keys_at_start(settings.redis_url, settings.state)
+        check_bind(settings.host, keys_known=keyed)
         if settings.access_log:
             log.check(settings.access_log)
         if settings.otel_endpoint:
@@ -144,8 +146,9 @@ def main() -> int:
     metrics = Path(tempfile.mkdtemp(prefix="linnet-metrics-"))
     data, operations = listener.getsockname()[1], ops.getsockname()[1]
     sys.stdout.write(
-        f"gateway: http://{settings.host}:{data}/v1, {settings.workers} workers, loopback only (no API keys "
-        f"configured); metrics http://{settings.host}:{operations}/metrics\n"
+        f"gateway: http://{settings.host}:{data}/v1, {settings.workers} workers, "
+        f"{'API keys needed' if keyed else 'loopback only (no API keys configured)'}; "
+        f"metrics http://{settings.host}:{operations}/metrics\n"
     )
     sys.stdout.flush()
     try:

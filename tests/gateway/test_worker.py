@@ -4,7 +4,7 @@ import resource
 import subprocess
 import sys
 
-HEAVY = {"numpy", "scipy", "httpx", "locust", "torch", "rich", "typer"}
+HEAVY = {"numpy", "scipy", "httpx", "locust", "torch", "rich", "typer", "prometheus_client"}
 
 LIMIT = """
 import resource
