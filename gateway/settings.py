@@ -45,7 +45,7 @@ _USUAL = Limits()
 class Settings:
     """Everything a worker is told. `models` are the static splits that hold until the store says otherwise.
 
-    `access_log` is a file, "-" for standard output, "" for none; `otel_endpoint` is where traces go, "" for nowhere.
+    `access_log` is a file, "-" for standard error, "" for none; `otel_endpoint` is where traces go, "" for nowhere.
     """
 
     host: str
