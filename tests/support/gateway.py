@@ -63,6 +63,11 @@ class GatewayProcess:
             self._process.kill()
 
     @property
+    def pid(self) -> int:
+        """The pid of the process that keeps the worker."""
+        return self._process.pid
+
+    @property
     def err(self) -> str:
         """What it said on standard error."""
         return (self._folder / "gateway.err").read_text()

@@ -116,6 +116,8 @@ UNUSUAL = {
     + b",".join(b'"%d":0' % n for n in range(20_000))
     + b"}",
     "two equal members of the engine's": f'{{"model":"{MODEL}","seed":1,{MESSAGES},"seed":2}}'.encode(),
+    "the user twice, streamed": f'{{"model":"{MODEL}","user":"a",{MESSAGES},"user":"b","stream":true}}'.encode(),
+    "the user twice, long": f'{{"model":"{MODEL}","user":"a",{MESSAGES},"user":"b","x":"{"x" * 20_000}"}}'.encode(),
     "a model inside": f'{{"x":{{"model":"evil","stream":true}},"model":"{MODEL}",{MESSAGES}}}'.encode(),
     "a model in a string": f'{{"x":"\\",\\"model\\":\\"evil","model":"{MODEL}",{MESSAGES}}}'.encode(),
     "white space everywhere": f' \r\n\t{{ \r\n"model" \t: \n"{MODEL}" , {MESSAGES}\r\n}} \r\n'.encode(),
@@ -134,7 +136,7 @@ async def test_an_unusual_body_is_refused_or_forwarded_whole(siege: Siege, name:
     for sent in siege.engine.requests:
         forwarded = sent.partition(b"\r\n\r\n")[2]
         assert forwarded.count(b'"raw"') == 1
-        assert len(forwarded) <= len(body) + 8
+        assert len(forwarded) <= len(body) + len(',"stream_options": {"include_usage": true}')
         assert b'"evil"' not in body or b"evil" in forwarded
     assert len(siege.engine.requests) == heard.statuses.count(200)
     await siege.unharmed(reached=len(siege.engine.requests))

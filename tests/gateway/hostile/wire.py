@@ -216,21 +216,26 @@ class Raw:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while not writer.is_closing():
-                request = await _read(reader)
-                if request.startswith(b"POST"):
-                    self.requests.append(request)
-                    await self.script(writer)
-                else:
-                    await well(writer)
-        writer.transport.abort()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                while not writer.is_closing():
+                    await self._answer(await _read(reader), writer)
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, request: bytes, writer: asyncio.StreamWriter) -> None:
+        if request.startswith(b"POST"):
+            self.requests.append(request)
+            await self.script(writer)
+        else:
+            await well(writer)
 
     async def stop(self) -> None:
         """Cut every connection."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in the loop's next round
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
