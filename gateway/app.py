@@ -99,10 +99,10 @@ class Parts:
 
     async def first_look(self) -> None:
         """Learn what the store knows, if it answers soon."""
-        with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(_FIRST_LOOK_S):
-                await self.follower.poll()
-                await self.keys.poll()
+        for look in (self.keys.poll, self.quota.exchange, self.follower.poll):
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(_FIRST_LOOK_S):
+                    await look()
 
     def reload(self) -> None:
         """Read the file of models again, and reopen the access log."""
@@ -127,9 +127,12 @@ class Parts:
     async def _sample(self) -> None:
         self.metrics.connections(self.pools.connections)
         arms = [(model, arm, end) for model, route in self.splits.routes.items() for arm, end in route.split.arms()]
-        self.pools.keep({url for _, _, endpoint in arms for url in endpoint.replicas})
+        named, up = {url for _, _, endpoint in arms for url in endpoint.replicas}, dict[str, bool]()
+        self.pools.keep(named)
+        self.shadow.keep(named)
         for model, arm, endpoint in arms:
-            self.metrics.engine_up(endpoint.engine, up=self.pools.up(model, arm))
+            up[endpoint.engine] = up.get(endpoint.engine, True) and self.pools.up(model, arm)
+            self.metrics.engine_up(endpoint.engine, up=up[endpoint.engine])
             self.metrics.queued(model, arm, self.pools.waiting(model, arm))
         if self.log:
             self.metrics.log_dropped(self.log.dropped)

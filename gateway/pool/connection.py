@@ -247,8 +247,13 @@ class Connection(asyncio.Protocol):
             self._keeper.released(self)
         else:
             self.close()
-        if sink is not None:
+        if sink is None:
+            return
+        try:
             sink.ended()
+        except Exception:
+            _LOG.exception("a reply could not be handed on")
+            sink.failed(BadAnswerError("the gateway could not hand it on"))
 
     # the limits
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +75,10 @@ class Shadow:
         task = asyncio.get_running_loop().create_task(self._run(mirror))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    def keep(self, urls: Collection[str]) -> None:
+        """Forget every replica but these."""
+        self._pools.keep(urls)
 
     async def close(self) -> None:
         """End every mirror."""

@@ -212,8 +212,8 @@ class Exchange:
         self._trial = None
         if self._guest.caller.limits is not None:
             tokens, usd = bill(outcome, self.ask.prompt_tokens, trial.choice.endpoint)
-            began = self._began
-            desk.quota.settle(self._guest.caller, self.ask.tokens, tokens, usd, at=began, now=monotonic())
+            arrived = self._arrived
+            desk.quota.settle(self._guest.caller, self.ask.tokens, tokens, usd, at=arrived, now=monotonic())
         if desk.log is not None or self._span is not None:
             self._tell(trial.choice, outcome)
 

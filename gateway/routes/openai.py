@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 
 from gateway.door.access import Keys
-from gateway.errors import no_model
+from gateway.errors import ApiError, no_model
 from gateway.split.splits import Splits
 
 
@@ -15,8 +15,10 @@ def models_router(splits: Splits, keys: Keys) -> APIRouter:
     """List the public models, and show one."""
 
     async def known(request: Request) -> None:
-        authorization = request.headers.get("authorization")
-        keys.identify(None if authorization is None else authorization.encode("latin-1"))
+        given = request.headers.getlist("authorization")
+        if len(given) > 1:
+            raise ApiError(400, "The header authorization is given twice.", "doubled_header")
+        keys.identify(given[0].encode("latin-1") if given else None)
 
     router = APIRouter(dependencies=[Depends(known)])
 

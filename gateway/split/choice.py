@@ -69,7 +69,7 @@ def choose(route: Route, ask: Asked, guest: Guest) -> Choice:
         forced=forced is not None,
         evidence=forced is None and not route.reduced,
         pool=route.pool,
-        affinity=asking if sticks else "",
+        affinity=_together(ask, guest, asking) if sticks else "",
     )
 
 
@@ -84,6 +84,14 @@ def unit(ask: Asked, guest: Guest) -> str:
     key = guest.caller.key_hash
     opening = ask.opening() if key else ""
     return f"conversation:{key}:{opening}" if opening else ""
+
+
+def _together(ask: Asked, guest: Guest, asking: str) -> str:
+    """Return whose prompts begin alike: a session's, a conversation's also without a key, else a user's."""
+    if guest.headers.get(SESSION):
+        return asking
+    opening = ask.opening()
+    return f"conversation:{guest.caller.key_hash}:{opening}" if opening else asking
 
 
 def request_id_from(given: bytes | None, fresh: str) -> str:

@@ -53,7 +53,10 @@ def test_who_is_nobody_is_drawn_anew_with_each_request():
 def test_who_belongs_together_is_told_to_a_pool_that_asks():
     """Also where there is nothing to divide."""
     alone, sticky = replace(LIVE, candidate=None), PoolOptions(balance=Balance.AFFINITY)
-    assert choose(Route(alone, pool=sticky), asked(user="u"), guest()).affinity == "user:u"
+    together = choose(Route(alone, pool=sticky), asked(user="u"), guest(NOBODY)).affinity
+    assert together.startswith("conversation:")  # what a prompt begins with is what a replica has cached
+    assert choose(Route(alone, pool=sticky), asked(user="u"), guest(session=b"s")).affinity == "session:s"
+    assert choose(Route(alone, pool=sticky), asked(user="u", messages=[]), guest()).affinity == "user:u"
     assert choose(Route(alone), asked(user="u"), guest()).affinity == ""
 
 
