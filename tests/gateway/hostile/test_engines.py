@@ -62,6 +62,8 @@ NO_ANSWERS = {
     "a header of 1 MB": framed(b"x-note: " + b"a" * MEGABYTE, b"content-length: %d" % N),
     "10,000 headers": framed(*(b"x-%d: 1" % n for n in range(10_000)), b"content-length: %d" % N),
     "101": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n" + bytes(64),
+    "a status of 003": b"HTTP/1.1 003 X\r\n\r\n" + GOOD,
+    "104 with a body": b"HTTP/1.1 104 X\r\ncontent-length: 5\r\n\r\nhello" + GOOD,
     "100 alone": b"HTTP/1.1 100 Continue\r\n\r\n",
     "gzip though identity was asked": framed(
         b"content-encoding: gzip", b"content-length: %d" % len(gzip.compress(ANSWER, mtime=0)),

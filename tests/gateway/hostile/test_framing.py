@@ -29,6 +29,9 @@ FRAMINGS = {
     "TE gzip, chunked": request("Transfer-Encoding: gzip, chunked", body=CHUNKED),
     "TE chunked twice": request("Transfer-Encoding: chunked, chunked", body=CHUNKED),
     "TE in two headers": request("Transfer-Encoding: chunked", "Transfer-Encoding: identity", body=CHUNKED),
+    "TE in two headers, chunked last": request(
+        "Transfer-Encoding: identity", "Transfer-Encoding: chunked", body=CHUNKED
+    ),
     "TE quoted": request('Transfer-Encoding: "chunked"', body=CHUNKED),
     "TE with a vertical tab": request(b"Transfer-Encoding: \x0bchunked", body=CHUNKED),
     "TE after a bare CR": request(b"X: y\rTransfer-Encoding: chunked", body=CHUNKED),

@@ -89,15 +89,25 @@ UPGRADES = {
 
 
 @pytest.mark.parametrize("name", UPGRADES)
+async def test_an_offer_to_upgrade_is_declined(siege: Siege, name: str) -> None:
+    """Answered in HTTP/1.1, body and all: Java's client makes such an offer with every first request."""
+    async with line(siege.house.url) as client:
+        await client.say(counted(*UPGRADES[name]))
+        heard = await client.answers(1)
+    assert heard.statuses == [200]
+    [sent] = siege.engine.requests
+    assert b"upgrade" not in sent.lower()
+    assert b"hello" in sent
+
+
+@pytest.mark.parametrize("name", UPGRADES)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_nothing_is_upgraded(siege: Siege, name: str, method: str) -> None:
-    """Never 101: no tunnel past the door; what is smuggled behind the upgrade is not another client's request."""
-    raw = counted(*UPGRADES[name], method=method) + counted(target="/metrics")
+    """Never 101: no tunnel past the door; what is smuggled behind the offer is not another client's request."""
     async with line(siege.house.url) as client:
-        await client.say(raw)
-        client.finish()
-        heard = await client.until_closed()
-    assert heard.statuses
+        await client.say(counted(*UPGRADES[name], method=method) + counted(target="/metrics"))
+        heard = await client.answers(1)
+    assert heard.statuses[0] == (200 if method == "POST" else 404)
     assert 101 not in heard.statuses
     assert all(b"upgrade" not in sent.lower() and b"/metrics" not in sent for sent in siege.engine.requests)
     await siege.unharmed(reached=len(siege.engine.requests))
