@@ -97,7 +97,7 @@ class Lodge(Reception):
     """A reception that judges heads as the real one does, and notes what it would forward."""
 
     def __init__(self) -> None:
-        desk: Any = SimpleNamespace(limits=_LIMITS, metrics=SimpleNamespace(refused=lambda: None))
+        desk: Any = SimpleNamespace(limits=_LIMITS, metrics=SimpleNamespace(refused=lambda: None), log=None)
         keys: Any = SimpleNamespace(identify=lambda _: None)
         splits: Any = None
         super().__init__(desk, splits, keys, Bounds(), "fuzz")

@@ -314,8 +314,9 @@ class _Walk:
             return members
         while True:
             name, start = self._name(at)
-            # Two parsers take a name given twice, or in another case, for two different things.
-            if name in members or (name not in _ROUTING and name.casefold() in _ROUTING):
+            # Two parsers could take a name given twice, or in another case, for two different things. Where nothing is
+            # routed by it, the engine decides: the last one holds for Python's.
+            if (name in members and name in _ROUTING) or (name not in _ROUTING and name.casefold() in _ROUTING):
                 raise ValueError(f"the member {name[:40]!r} is given twice or in the wrong case")
             end = self.value(start)
             members[name] = start, end

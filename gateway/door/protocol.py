@@ -27,6 +27,7 @@ _LOG = logging.getLogger("linnet.gateway")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOO_LARGE = 431, "The head, or the framing of the body, is too large.", "head_too_large"
 _FRAMING = 64 * 1024  # bytes
+_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _VERSIONS = frozenset({"1.0", "1.1"})
 _LINGER_S = 2.0  # how long a refused client may go on sending before the connection is cut under its answer
 
@@ -37,6 +38,7 @@ class Door(HttpToolsProtocol):
     def __init__(self, reception: Reception, limits: Limits, **given: Any) -> None:
         super().__init__(**given)
         self._reception = reception
+        self.url = b""
         self._limits = limits
         self._guest: Guest | None = None  # whose body is being read
         self._parts: list[bytes] = []
@@ -67,10 +69,12 @@ class Door(HttpToolsProtocol):
         self._begun = self._heading or self._ordinary or self._client is not None
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._closing = True  # served in HTTP/1.1, which is what was spoken so far
+        except httptools.HttpParserUpgrade as offer:
+            self._decline(data[offer.args[0] :])
+            return
         except httptools.HttpParserError as error:
-            self._refuse_bytes(error)
+            if not self._deaf:
+                self._refuse_bytes(error)
             return
         if self._heading or self._guest is not None or not self._begun:
             self._came += len(data)
@@ -132,7 +136,7 @@ class Door(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Decide who serves this request."""
         self._heading = False
-        if self._deaf or self.transport.is_closing():
+        if self._deaf or self.transport.is_closing() or self.parser.should_upgrade():
             return
         if self._client is not None or (self.cycle is not None and not self.cycle.response_complete):
             self._crowded()
@@ -244,6 +248,19 @@ class Door(HttpToolsProtocol):
 
     def _watch_idle(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _decline(self, rest: bytes) -> None:
+        """Read a request that offers another protocol once more, without the offer (RFC 9110, 7.8: that is free).
+
+        llhttp stops behind such a head. Java's client offers HTTP/2 with every first request.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT" or self._client is not None:
+            self._refuse_line(400, "There is no tunnel here.", "invalid_http")
+            return
+        kept = [(name, value) for name, value in self.headers if name not in _OFFER]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, lines(kept), rest))
 
     def _to_application(self) -> None:
         """Hand the head on as uvicorn itself would have read it."""

@@ -23,7 +23,7 @@ from gateway.split.splits import Splits
 _CODING = b"transfer-encoding"
 _AUTHORIZATION, _TYPE, _LENGTH, _ENCODING = b"authorization", b"content-type", b"content-length", b"content-encoding"
 # Two of one of these mean two things to two readers.
-_ONCE = (_AUTHORIZATION, _TYPE, _ENCODING, ARM, REQUEST_ID, SESSION, SLICE)
+_ONCE = (b"host", _AUTHORIZATION, _TYPE, _ENCODING, _CODING, ARM, REQUEST_ID, SESSION, SLICE)
 _DIGITS = 12  # of a length
 _ASKED_FOR_USAGE = frozenset({Form.CHAT, Form.COMPLETION})
 _TYPES = dict.fromkeys(Form, JSON_TYPE) | {Form.UPLOAD: b"multipart/form-data"}

@@ -22,6 +22,7 @@ _HEADERS_MOST = 200
 _COPIED = 16 * 1024  # bytes that are sooner copied than written apart
 _FRAMING_MOST = 64 * 1024  # bytes that bring no piece of a body
 _VERSIONS = frozenset({"1.0", "1.1"})
+_INFORMS, _ANSWERS = 100, 200  # the first statuses that do
 _FOREVER = float("inf")
 
 Headers = list[tuple[bytes, bytes]]
@@ -93,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._keeper = keeper
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._sink: Sink | None = None
         self._patience = Patience(0, 0, 0)
         self._headers: Headers = []
@@ -128,7 +129,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection; for an idle one, or one whose reply nobody waits for."""
         self.closed = True
-        self._sink = None
+        self._sink = self._parser = None  # the parser knows this connection too; nobody should have to collect them
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -165,14 +166,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; whatever it completes is handed on from in here."""
-        if self._sink is None:  # an engine that speaks unasked cannot be trusted with the next answer
+        parser = self._parser
+        if self._sink is None or parser is None:  # an engine that speaks unasked cannot be trusted with the next answer
             self.close()
             return
         self.heard = True
         self._heard_at = monotonic()
         self._framing += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             _LOG.exception("a reply could not be handed on", exc_info=error.__context__)
             self._fail(BadAnswerError("the gateway could not hand it on"))
@@ -208,8 +210,11 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect one header."""
         name = name.lower()
-        self._framed = self._framed or name in _FRAMING
         self._headers.append((name, value))
+        if name in _FRAMING:
+            if self._framed:
+                self._fail(BadAnswerError("two framings of one body"))
+            self._framed = True
         if len(self._headers) > _HEADERS_MOST:
             self._fail(BadAnswerError("too many headers"))
         elif name == b"content-encoding" and value.lower() != b"identity":
@@ -217,11 +222,14 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Take the status, but for 1xx: another head follows it."""
-        status = self._parser.get_status_code()
-        if status < 200:  # noqa: PLR2004
-            self._headers, self._framed = [], False
-        elif self._parser.get_http_version() not in _VERSIONS:
+        parser = self._parser
+        if parser is None:
+            return
+        status = parser.get_status_code()
+        if status < _INFORMS or parser.get_http_version() not in _VERSIONS:
             self._fail(BadAnswerError("not HTTP/1.1"))
+        elif status < _ANSWERS:
+            self._headers, self._framed = [], False
         elif self._sink is not None and not self._complete:
             self._status = status
             self._sink.head(status, self._headers)
@@ -229,12 +237,16 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
         self._framing = 0
-        if self._sink is not None and not self._complete:
+        if self._sink is None or self._complete:
+            return
+        if self._status:
             self._sink.body(body)
+        else:
+            self._fail(BadAnswerError("a body before its head"))
 
     def on_message_complete(self) -> None:
         """Remember that the reply is whole; more bytes may still follow it in this piece."""
-        if self._status and not self._complete:
+        if self._status and not self._complete and self._parser is not None:
             self._complete = True
             self._keep = self._parser.should_keep_alive()
 
@@ -251,7 +263,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             sink.ended()
-        except Exception:
+        except Exception:  # noqa: BLE001 - a client must not wait for an answer that nobody will send
             _LOG.exception("a reply could not be handed on")
             sink.failed(BadAnswerError("the gateway could not hand it on"))
 

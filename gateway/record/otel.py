@@ -40,6 +40,7 @@ _OPERATIONS: Mapping[str, str] = {
     "/v1/embeddings": "embeddings",
     "/rerank": "rerank",
     "/v1/rerank": "rerank",
+    "/v2/rerank": "rerank",
     "/score": "score",
     "/v1/score": "score",
     "/tokenize": "tokenize",

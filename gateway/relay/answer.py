@@ -146,19 +146,6 @@ class Said(Protocol):
         """How many pieces brought content."""
 
 
-Told = WholeAnswer  # one that said nothing, where none came
-
-
-def told_by_stream(reader: Reader) -> Said:
-    """Read it off a stream, finished or not."""
-    return reader
-
-
-def told_by_whole(answer: WholeAnswer) -> WholeAnswer:
-    """Read it off a whole answer."""
-    return answer
-
-
 @dataclass(slots=True)  # one is made for every request: frozen ones cost three times as much
 class Clock:
     """When things happened, in monotonic seconds; `began` is the last byte of the request."""

@@ -160,7 +160,7 @@ class Exchange:
         if trial is None:
             return
         choice = trial.choice
-        if choice.split.candidate is not None and not choice.forced:
+        if choice.split.candidate is not None and not choice.forced and self.route.evidence:
             self._dog = dog = self._desk.evidence.watchdog(choice.split, stream=self.ask.stream)
             if dog is not None:
                 dog.sent(choice.arm, self, monotonic(), self.ask.tokens)
@@ -227,6 +227,7 @@ class Exchange:
         if dog is not None:
             dog.gone(choice.arm, self)
         outcome = trial.outcome(result)
+        trial.let_go()
         desk.metrics.observe(choice.split.model, outcome)
         if not self.route.evidence:
             return outcome
@@ -234,7 +235,7 @@ class Exchange:
             desk.evidence.record(choice.split, outcome)
         elif not choice.forced:
             desk.evidence.watch(choice.split, outcome)
-        if result is Result.OK and trial.sampled and isinstance(self.ask, Ask):
+        if trial.sampled and result is Result.OK and isinstance(self.ask, Ask):
             text = trial.answer_text()
             mirror = Mirror(choice.split, self.ask, self.route.path, choice.slice, text, choice.request_id)
             desk.shadow.offer(mirror, room=self._room(choice))

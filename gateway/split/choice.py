@@ -21,6 +21,8 @@ REQUEST_ID = b"x-request-id"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:\-]")
 _ID_MOST = 128
 _USUAL = PoolOptions()
+# Enum members are looked up in Python (0.14 us each in 3.11); these are used for every request.
+_BASELINE, _AFFINITY = Arm.BASELINE, Balance.AFFINITY
 
 
 @dataclass(slots=True)
@@ -55,9 +57,9 @@ def choose(route: Route, ask: Asked, guest: Guest) -> Choice:
     split, headers = route.split, guest.headers
     forced = _forced(split, headers[ARM], guest.caller) if ARM in headers else None
     divided = split.candidate is not None and split.percent > 0 and forced is None
-    sticks = route.pool.balance is Balance.AFFINITY
+    sticks = route.pool.balance is _AFFINITY
     asking = unit(ask, guest) if divided or sticks else ""
-    drawn = assign(split, asking or f"request:{guest.request_id}") if divided else Arm.BASELINE
+    drawn = assign(split, asking or f"request:{guest.request_id}") if divided else _BASELINE
     arm = drawn if forced is None else forced
     named = headers[SLICE].decode("latin-1") if SLICE in headers else ""
     return Choice(

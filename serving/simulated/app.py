@@ -150,7 +150,7 @@ _ROUTES: Mapping[str, Mapping[tuple[str, str], Handler]] = {
         ("POST", "/v1/responses"): generate,
     },
     "embed": {("POST", "/v1/embeddings"): _pool},
-    "score": {("POST", path): _pool for path in ("/rerank", "/v1/rerank", "/score", "/v1/score")},
+    "score": {("POST", path): _pool for path in ("/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")},
     "transcribe": {("POST", "/v1/audio/transcriptions"): transcribe},
 }
 SERVED = tuple(name for name in _ROUTES if name != "any")

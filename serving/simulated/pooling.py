@@ -52,6 +52,7 @@ POOLING: Mapping[str, Callable[[Mapping[str, Any]], tuple[dict[str, Any], int]]]
     "/v1/embeddings": embeddings,
     "/rerank": rerank,
     "/v1/rerank": rerank,
+    "/v2/rerank": rerank,
     "/score": score,
     "/v1/score": score,
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 from dataclasses import replace
@@ -8,6 +9,9 @@ from dataclasses import replace
 import pytest
 
 from canary.core.arms import Split
+from gateway.pool.sending import Sending
+from gateway.relay.exchange import Exchange
+from gateway.relay.trial import Trial
 from tests.gateway.rig import LIMITS, MODEL, House, Sim, gateway, until
 
 STREAM = {"model": MODEL, "prompt": "x", "stream": True, "ignore_eos": True}
@@ -161,3 +165,30 @@ async def test_a_compressed_body_is_refused_unread(alone: House):
     """No bomb is ever opened."""
     answer = await alone.http.post("/v1/completions", content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
     assert answer.status_code == 415
+
+
+async def test_a_client_that_offers_http_2_is_served_in_http_1_1(alone: House):
+    """Java's client offers it with every first request, body and all."""
+    offer = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAA\r\n"
+    with line_to(alone) as line:
+        line.sendall(request({"model": MODEL, "prompt": "x", "max_tokens": 2}, headers=offer))
+        line.sendall(request({"model": MODEL, "prompt": "x", "max_tokens": 2}, headers="connection: close\r\n"))
+        answer = await all_of(line)
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") >= 1
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_what_was_served_leaves_nothing_to_be_collected(alone: House, base: Sim):
+    """Requests that end, well or not, are freed at once: nobody waits for the collector."""
+    await alone.ask(stream=True)
+    gc.collect()
+    gc.disable()
+    try:
+        for stream in (False, True):
+            for rate in (0.0, 1.0):
+                base.behave(error_rate=rate)
+                await alone.ask(stream=stream)
+        kinds = (Exchange, Trial, Sending)
+        await until(lambda: not [kept for kept in gc.get_objects() if isinstance(kept, kinds)], "nothing left")
+    finally:
+        gc.enable()
