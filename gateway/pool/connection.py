@@ -209,6 +209,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect one header."""
+        if self._complete:
+            return
         name = name.lower()
         self._headers.append((name, value))
         if name in _FRAMING:
