@@ -21,6 +21,7 @@ from typing import Any
 from redis import Redis
 
 from bench.errors import BenchError
+from bench.gateways.compiled import compiled
 from bench.gateways.pusher import publish
 from bench.gateways.scenarios import USER
 from bench.rig import store_argv, store_url, until
@@ -60,6 +61,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--candidate", required=True, help="the ports of its replicas, comma-separated")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--models", type=int, default=0, help="so many models, named by the generators' numbers")
+    parser.add_argument("--compiled", action="store_true", help="the hot modules, by mypyc (takes a minute once)")
     parser.add_argument("--with", dest="more", default="", help=f"of {', '.join(set(Feature) - USUAL)}")
     parser.add_argument("--without", dest="less", default="", help=f"of {', '.join(USUAL)}")
     return parser.parse_args(words)
@@ -148,6 +150,7 @@ def fill_store(redis: Redis, splits: Sequence[Split], on: frozenset[Feature]) ->
 def main() -> None:
     """Prepare, then become the gateway."""
     told = arguments(sys.argv[1:])
+    tree = compiled() if told.compiled else Path.cwd()
     on, folder = features(told), Path(told.folder)
     baseline, candidate = (
         [f"http://127.0.0.1:{port}" for port in ports.split(",")] for ports in (told.baseline, told.candidate)
@@ -164,6 +167,7 @@ def main() -> None:
     pusher = [sys.executable, "-m", "bench.gateways.pusher", store_url(folder), models[0], *listening]
     beside(pusher, folder / "pusher.log")
     os.environ |= environment(folder, told.port, told.workers, on)
+    os.chdir(tree)  # where `-m` looks first
     os.execv(sys.executable, [sys.executable, "-m", "gateway"])  # noqa: S606 - the very point: no process in between
 
 
