@@ -76,6 +76,8 @@ class Door(HttpToolsProtocol):
             if not self._deaf:
                 self._refuse_bytes(error)
             return
+        if self._deaf:  # refused from in there: once is enough
+            return
         if self._heading or self._guest is not None or not self._begun:
             self._came += len(data)
             if self._came > self._most():
