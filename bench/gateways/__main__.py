@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,10 +27,11 @@ from bench.gateways.peers import Peer, Places, chosen, filled, read_peers
 from bench.gateways.running import installed
 from bench.gateways.scenarios import SCENARIOS, USUAL
 from bench.gateways.stage import Cores, stage
-from bench.gateways.tables import Results, cpu_table, wall_table
+from bench.gateways.tables import Results, cpu_table, goals, wall_table
 from bench.gateways.tools import check
 
 _BENCH = Path(__file__).parents[1]
+_OURS = ("linnet", "linnet-compiled")
 _SHARE = 0.2  # of a core that others may use when a peer starts, while --quiet lasts
 
 Samples = dict[str, dict[str, list[Row]]]
@@ -85,9 +87,14 @@ def page(results: Results, told: argparse.Namespace, now: datetime) -> str:
     failed = "".join(f"- {line}\n" for line in results.failures()) or "- nothing\n"
     return f"""# Gateways side by side
 
-{now:%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}.
+{now:%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()} \
+({"with" if _optimized() else "without"} profile-guided optimization).
 Made by `{_command(told)}`; medians of {rounds} rounds, ratios taken within a round. [Every sample](gateways.json);
 [what is measured and how](../gateways/README.md).
+
+## What was asked for
+
+{_goals(results)}
 
 ## CPU of the proxy
 
@@ -104,6 +111,15 @@ Made by `{_command(told)}`; medians of {rounds} rounds, ratios taken within a ro
 What failed:
 
 {failed}"""
+
+
+def _goals(results: Results) -> str:
+    return "\n\n".join(goals(results, name) for name in results.raw if name in _OURS)
+
+
+def _optimized() -> bool:
+    """Tell whether the interpreter was built with profiles: that alone is worth a tenth."""
+    return "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 
 
 def _scenarios(names: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.errors import BenchError
-from bench.gateways.machine import busy_s, renice
+from bench.gateways.machine import busy_s, renice, usage_of
 from bench.gateways.peers import Peer, Places
 from bench.gateways.running import Running, running
 from bench.gateways.scenarios import SCENARIOS, WARMING, Scenario
@@ -81,8 +81,10 @@ def measured(target: Running, scene: Stage, scenario: Scenario) -> Row:
         "cpu_s": round(spent, 3),
         "candidate_share": round(candidates / max(1, asked), 4),
         "rss_mb": round(after.rss / _MB, 1),
+        "rss_one_mb": round(max((usage_of(pid).rss for pid in after.pids), default=0) / _MB, 1),
         "processes": len(after.pids),
         "beside_cpu_s": round(store.cpu_s - beside.cpu_s, 3),
+        "beside_us": round((store.cpu_s - beside.cpu_s) / max(1, asked) * 1e6, 2),
         "beside_rss_mb": round(store.rss / _MB, 1),
         "others_share": round((sum(foreign) - spent) / wall, 3) if foreign else 0.0,
         "load1": round(load, 2),

@@ -84,6 +84,7 @@ def cpu_table(results: Results) -> str:
         ("flat out: µs a chunk (S3)", lambda p: r.middle(p, "S3", key) or None),
         ("100 KB: µs a request (S4)", lambda p: r.middle(p, "S4", key) or None),
         ("x nginx", lambda p: r.times(p, "S4", key) or None),
+        ("its store: µs a request (S1c64)", lambda p: r.middle(p, "S1c64", "beside_us") or None),
         ("RSS, MB", lambda p: r.most(p, "rss_mb") or None),
         ("processes", lambda p: r.most(p, "processes") or None),
         ("candidate's share", lambda p: r.middle(p, "S1c64", "candidate_share")),
@@ -110,6 +111,27 @@ def wall_table(results: Results) -> str:
         ("others' share of the proxy's core, at most", lambda p: r.most(p, "others_share") if p != DIRECT else None),
     ]
     return markdown(results, columns)
+
+
+def goals(results: Results, peer: str) -> str:
+    """What was asked of a gateway with everything on, beside what it does; in one run with nginx."""
+    r = results
+    rows: list[tuple[str, float | None, str, str]] = [
+        ("CPU, whole answers (S1c64), x nginx", r.times(peer, "S1c64", "cpu_us"), "<= 1.8", "<= 4"),
+        ("requests a core, x sglang-router", r.times("sglang-router", "S1c64", "cpu_us", peer), ">= 1.7", ">= 1"),
+        ("requests a core, x vllm-router", r.times("vllm-router", "S1c64", "cpu_us", peer), ">= 1.7", ">= 1"),
+        ("CPU a streamed chunk (S2), x nginx", r.times(peer, "S2", "cpu_us"), "<= 1.35", "<= 1.8"),
+        ("CPU, 100 KB prompts (S4), x nginx", r.times(peer, "S4", "cpu_us"), "<= 2", "<= 4"),
+        ("added TTFT p50 at 100 streams, ms", _thousandth(r.added(peer, "S2", "first_p50_us")), "<= 0.5", "<= 1"),
+        ("added chunk delay p50 at 100 streams, x nginx", r.added_times(peer, "S2", "way_p50_us"), "<= 1.3", "<= 2"),
+        ("resident memory of a worker, MB", r.most(peer, "rss_one_mb"), "<= 80", "<= 120"),
+    ]
+    lines = [f"| {name} | {shown(value)} | {goal} | {floor} |" for name, value, goal, floor in rows]
+    return "\n".join([f"| | {peer} | goal | floor |", "|---|---:|---:|---:|", *lines])
+
+
+def _thousandth(value: float | None) -> float | None:
+    return None if value is None else value / 1000
 
 
 def markdown(results: Results, columns: Sequence[tuple[str, Figure]]) -> str:

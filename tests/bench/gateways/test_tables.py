@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.gateways.tables import Results, cpu_table, shown, wall_table
+from bench.gateways.tables import Results, cpu_table, goals, shown, wall_table
 
 NGINX = {"S1c64": [{"round": 1, "cpu_us": 20.0}, {"round": 2, "cpu_us": 40.0}, {"round": 3, "cpu_us": 30.0}]}
 OURS = {"S1c64": [{"round": 1, "cpu_us": 30.0}, {"round": 2, "cpu_us": 80.0}, {"round": 3, "failed": "gone"}]}
@@ -44,3 +44,15 @@ def test_every_peer_has_a_row_and_every_row_every_column(table):
 def test_three_digits_count(value, text):
     """More would promise what noise does not keep."""
     assert shown(value) == text
+
+
+def test_goals_are_told_beside_what_was_measured():
+    """Requests a core is the inverse of what one costs."""
+    raw = {
+        name: {"S1c64": [{"round": 1, "cpu_us": us}]}
+        for name, us in (("nginx", 20), ("linnet", 40), ("vllm-router", 60))
+    }
+    rows = goals(Results(raw), "linnet").splitlines()
+    assert "| CPU, whole answers (S1c64), x nginx | 2 | <= 1.8 | <= 4 |" in rows
+    assert "| requests a core, x vllm-router | 1.5 | >= 1.7 | >= 1 |" in rows
+    assert "| requests a core, x sglang-router | - | >= 1.7 | >= 1 |" in rows
