@@ -16,7 +16,7 @@ _JOINT = re.compile(rb"[{}\[\],:;\n]")
 _LONGEST = 2048  # bytes
 _SHREDDED = 256  # bytes: longer inputs are not cut at every byte
 _MOST_SEEDS = 2000
-_MOST_CHANGES = 6
+_FEW = 0.6  # one change or two, seldom many: most of what is changed much is refused at its first byte
 _BYTES = b'\x00\x01\t\n\r\x1b !"#,-/0:;=AZ[\\]az{}\x7f\x80\xc0\xed\xff'
 
 
@@ -32,7 +32,7 @@ class Mutator:
     def make(self) -> bytes:
         """Return the next input."""
         raw = bytearray(self.seed())
-        for _ in range(self._chance.randrange(_MOST_CHANGES)):
+        for _ in range(int(self._chance.expovariate(_FEW))):
             self._chance.choice(_CHANGES)(self._hand, raw)
         return bytes(raw[:_LONGEST])
 

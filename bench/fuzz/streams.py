@@ -105,7 +105,7 @@ def named(raw: bytes, _: Random) -> str:
         return f"no object {out == raw}"
     if b"\\u" in raw:
         return "an escape"  # no engine escapes a key's letters, and nobody looks for one that does
-    hold(_text_members(out) == _renamed(before), "the model alone is renamed")
+    hold(_read(_text_members(out)) == _renamed(before), "the model alone is renamed")
     frame = _NAME.frame(b"data: " + raw.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n\n")
     hold(members(payload(frame) or b"") == members(out.replace(b"\r", b" ").replace(b"\n", b" ")), "framed or not")
     return f"{raw == out} {[name for name, _ in before][:3]}"[:80]
@@ -119,14 +119,17 @@ def _text_members(raw: bytes) -> Members | None:
         return None
 
 
-def _renamed(before: Members, *, nested: bool = False) -> Members:
-    """The same members with the public name where an answer has its own."""
-    after = Members()
-    for name, value in before:
-        if name == "model" and type(value) is str:
-            after.append((name, PUBLIC))
-        elif name == "response" and isinstance(value, Members) and not nested:
-            after.append((name, _renamed(value, nested=True)))
-        else:
-            after.append((name, value))
-    return after
+def _read(answer: Members | None) -> dict[str, object]:
+    """Read an answer as a client does: of a member given twice, the last."""
+    said: dict[str, object] = dict(answer or ())
+    inner = said.get("response")
+    return said | ({"response": dict(inner)} if isinstance(inner, Members) else {})
+
+
+def _renamed(before: Members) -> dict[str, object]:
+    """The same answer with the public name where it has its own."""
+    said = _read(before)
+    for place in (said, said.get("response")):
+        if isinstance(place, dict) and type(place.get("model")) is str:
+            place["model"] = PUBLIC
+    return said

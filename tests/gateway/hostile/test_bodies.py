@@ -196,6 +196,17 @@ async def test_a_model_nobody_knows_is_not_asked_of_anyone(siege: Siege) -> None
     await siege.unharmed()
 
 
+@pytest.mark.parametrize("space", [b" ", b"\n", b"\r\n\t "])
+@pytest.mark.parametrize("padding", [0, 20_000])
+async def test_white_space_around_a_body_is_nothing(siege: Siege, space: bytes, padding: int) -> None:
+    """Before it and after it, long or short."""
+    body = space + BODY[:-1] + b',"x":"%b"}' % (b"x" * padding) + space
+    async with line(siege.house.url) as client:
+        await client.say(counted(body=body))
+        heard = await client.answers(1)
+    assert heard.statuses == [200]
+
+
 async def test_ten_megabytes_pass(siege: Siege) -> None:
     """A large prompt is no attack."""
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "a " * (TEN_MB // 2)}]}).encode()
