@@ -1,43 +1,31 @@
 """What a client asks: the members the gateway routes by, found in JSON whose every other byte is forwarded as it came.
 
-A walk over the bytes finds where each top-level member stands. Of a long body it follows only quotes and brackets, so
-a prompt of 100 KB costs little more than a short one; everything small or unusual goes through the standard parser.
-The places are exact for every body that is JSON; one that is not, deep inside, is refused by the engine, which reads
-the very bytes that were walked over here.
+A short body is parsed once, by the standard parser; a long one is walked over (`walk.py`). Either way only the bytes of
+the members that change are replaced.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
+from gateway.door.walk import FOLLOWED, LONG, ROUTING, Place, Places, Walk, bad, check_depth, too_deep
 from gateway.errors import ApiError
 
 JSON_TYPE = b"application/json"
-_LONG = 16 * 1024  # bytes; up to here the parser's C loop is the faster way over a value
-_FOLLOWED = 2000  # tokens; beyond, too
-_SPACE = re.compile(rb"[ \t\n\r]*")
-_NAME = re.compile(rb'[ \t\n\r]*"([\x20\x21\x23-\x5b\x5d-\x7f]*)"[ \t\n\r]*:[ \t\n\r]*')
-_NEXT = re.compile(rb"[ \t\n\r]*([,}])[ \t\n\r]*")
-_SCALAR = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_STRUCTURE = re.compile(rb'["{}\[\]]')
-_NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^{}\[\]"]++', re.DOTALL)
 _ROLE = b'"role"'
 _BY_USER = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"user"')
 _MODEL = b'"model"'
 _MODEL_AT = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\\x00-\x1f]*")')
 _STREAM, _OPTIONS = b'"stream"', b'"stream_options"'
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
-_DECODER = json.JSONDecoder()
-_SCAN = _DECODER.scan_once  # type: ignore[attr-defined]
-_ROUTING = frozenset({"model", "stream", "stream_options"})
-_USUAL_NAMES = _ROUTING | {
+_SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_USUAL_NAMES = ROUTING | {
     "best_of", "frequency_penalty", "input", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
     "messages", "metadata", "n", "parallel_tool_calls", "presence_penalty", "prompt", "response_format",
     "safety_identifier", "seed", "stop", "temperature", "tool_choice", "tools", "top_k", "top_logprobs", "top_p",
@@ -51,10 +39,6 @@ _USUAL_ANSWER = 256  # tokens, where the client names no limit
 _BYTES_PER_TOKEN = 4
 _SAMPLE = 2048
 _DECODED = 6 * _SAMPLE + 1024  # bytes: no message of up to _SAMPLE characters is longer, escapes and all
-_BACKSLASH = 0x5C
-_OPENERS = b"{["
-
-Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +101,7 @@ class Ask:
         try:
             return json.loads(raw.decode())
         except (ValueError, RecursionError) as error:
-            raise _bad(f"The member {name!r} is not JSON: {error}.") from None
+            raise bad(f"The member {name!r} is not JSON: {error}.") from None
 
     def forward(self, served_model: str) -> bytes:
         """Return the body for an engine: another `model`, and usage asked for where it does not come by itself."""
@@ -176,12 +160,12 @@ class Ask:
         place = places.get("messages")
         if place is None or self._body[place[0] : place[0] + 1] != b"[":
             return b""
-        items = _Walk(self._body, len(self._body)).items(place)
+        items = Walk(self._body, len(self._body)).items(place)
         return next((self._body[slice(*item)] for item in items if _by_user(self._body, item)), b"")
 
     def _walked(self) -> Places:
         if self._places is None:
-            self._places = _Walk(self._body, len(self._body)).members()
+            self._places = Walk(self._body, len(self._body)).members()
         return self._places
 
     def _most_asked(self) -> int:
@@ -219,7 +203,7 @@ class Ask:
                 raise ApiError(400, f"`{name}` may be {bounds.repeats} at most", "too_large", param=name)
         if len(self._body) < 2 * bounds.items:  # an item takes two bytes at least
             return
-        if self._places is not None and not self._places.dense and bounds.items >= _FOLLOWED:
+        if self._places is not None and not self._places.dense and bounds.items >= FOLLOWED:
             return
         for name in _LISTS:
             value = self.get(name)
@@ -237,16 +221,6 @@ class Ask:
         return b"".join([*parts, body[places.last :]])
 
 
-class Places(dict[str, Place]):
-    """Where the value of each top-level member stands, and `last`, where the closing brace does.
-
-    `dense` tells whether a value had too many tokens to be followed: no other has more than `_FOLLOWED` items.
-    """
-
-    last = 0
-    dense = False
-
-
 Known = dict[str, Any] | Places
 
 
@@ -258,9 +232,9 @@ def read(body: bytes, bounds: Bounds = _USUAL, *, usage: bool = True, model: str
     try:
         found = _parsed(body, bounds) or _walked(body, bounds)
     except (ValueError, StopIteration) as error:
-        raise _bad(f"The body is no JSON object: {error}.") from None
+        raise bad(f"The body is no JSON object: {error}.") from None
     except RecursionError:
-        raise _too_deep(bounds.depth) from None
+        raise too_deep(bounds.depth) from None
     return Ask(body, found, bounds, usage=usage, model=model)
 
 
@@ -270,12 +244,12 @@ def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
     A quote inside a string is escaped, so `"model"` is a name or a whole string. If it stands there once, no escape
     spells it anew, and there is a member of that name, then this is it.
     """
-    if len(body) > _LONG or body.count(_MODEL) != 1 or body.count(_STREAM) > 1 or body.count(_OPTIONS) > 1:
+    if len(body) > LONG or body.count(_MODEL) != 1 or body.count(_STREAM) > 1 or body.count(_OPTIONS) > 1:
         return None
     named = _MODEL_AT.search(body)
     if named is None or _ESCAPED_LETTER.search(body):
         return None
-    _check_depth(body, bounds.depth)
+    check_depth(body, bounds.depth)
     text = body.decode()
     known, end = _SCAN(text, 0)  # json.loads would take half as long again
     if not isinstance(known, dict) or "model" not in known or (end < len(text) and not text[end:].isspace()):
@@ -285,144 +259,13 @@ def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
 
 def _walked(body: bytes, bounds: Bounds) -> tuple[Places, Place]:
     """Return where every value stands. Raises ValueError."""
-    places = _Walk(body, bounds.depth).members()
+    places = Walk(body, bounds.depth).members()
     return places, places.get("model", (0, 0))
 
 
 def _rightly_spelt(names: Iterable[str]) -> bool:
     """Tell whether no name is one that is routed by, in another case."""
-    return not any(name not in _ROUTING and name.casefold() in _ROUTING for name in names)
-
-
-class _Walk:
-    """One walk over a body. Every method that takes `at` returns where what starts there ends, in bytes."""
-
-    __slots__ = ("_body", "_depth", "_long", "_text")
-
-    def __init__(self, body: bytes, depth: int) -> None:
-        self._body = body
-        self._depth = depth
-        self._long = len(body) > _LONG
-        self._text: str | None = None
-
-    def members(self) -> Places:
-        """Return the top-level members. Raises ValueError, ApiError."""
-        members = Places()
-        at = self._space(self._expect(self._space(0), b"{"))
-        if self._body[at : at + 1] == b"}":
-            members.last = self._last(at)
-            return members
-        while True:
-            name, start = self._name(at)
-            # Two parsers could take a name given twice, or in another case, for two different things. Where nothing is
-            # routed by it, the engine decides: the last one holds for Python's.
-            if (name in members and name in _ROUTING) or (name not in _ROUTING and name.casefold() in _ROUTING):
-                raise ValueError(f"the member {name[:40]!r} is given twice or in the wrong case")
-            end = self.value(start)
-            members[name] = start, end
-            following = _NEXT.match(self._body, end)
-            if following is None:
-                raise ValueError(f"expected a comma or a brace at byte {end}")
-            at = following.end()
-            if following[1] == b"}":
-                members.last = self._last(following.start(1))
-                members.dense = self._text is not None
-                return members
-
-    def items(self, place: Place) -> Iterator[Place]:
-        """Yield where each item of a list stands. Raises ValueError, ApiError."""
-        at = self._space(place[0] + 1)
-        while at < place[1] - 1:
-            end = self.value(at)
-            yield at, end
-            at = self._space(self._space(end) + 1)  # over the comma
-
-    def _last(self, brace: int) -> int:
-        """Return the closing brace's place, if nothing but space follows."""
-        if self._space(brace + 1) != len(self._body):
-            raise ValueError(f"more after its end, at byte {brace + 1}")
-        return brace
-
-    def _name(self, at: int) -> tuple[str, int]:
-        """Return a member's name, and where its value starts."""
-        named = _NAME.match(self._body, at)
-        if named is not None:
-            return named[1].decode(), named.end()
-        start = self._expect(self._space(at), b'"')
-        _, end = scanstring(self._latin(), start, True)
-        name: str = json.loads(self._body[start - 1 : end].decode())
-        return name, self._space(self._expect(self._space(end), b":"))
-
-    def value(self, at: int) -> int:
-        """One JSON value. Raises ValueError, ApiError."""
-        first = self._body[at : at + 1]
-        if first == b'"':
-            end = self._string(at)
-        elif first and first in _OPENERS:
-            end = self._nested(at)
-        else:
-            scalar = _SCALAR.match(self._body, at)
-            end = -1 if scalar is None else scalar.end()
-        return end if end >= 0 else self._by_parser(at)
-
-    def _string(self, at: int) -> int:
-        """A quote after an odd number of backslashes is inside; -1 if there are too many of them, or no end."""
-        body = self._body
-        for _ in range(_FOLLOWED):
-            at = body.find(b'"', at + 1)
-            if at < 0:
-                return -1
-            before = at - 1
-            while body[before] == _BACKSLASH:
-                before -= 1
-            if (at - before) % 2:
-                return at + 1
-        return -1
-
-    def _nested(self, at: int) -> int:
-        """Follow quotes and brackets; -1 if there are too many of them, or if the parser is faster anyway."""
-        if not self._long:
-            return -1
-        body, depth = self._body, 0
-        for _ in range(_FOLLOWED):
-            token = _STRUCTURE.search(body, at)
-            if token is None:
-                return -1
-            at = token.end()
-            what = token[0]
-            if what == b'"':
-                at = self._string(at - 1)
-                if at < 0:
-                    return -1
-            elif what in _OPENERS:
-                depth += 1
-                if depth >= self._depth:
-                    raise _too_deep(self._depth)
-            else:
-                depth -= 1
-                if not depth:
-                    return at
-        return -1
-
-    def _by_parser(self, at: int) -> int:
-        _check_depth(self._body, self._depth)
-        end: int = _DECODER.raw_decode(self._latin(), at)[1]
-        return end
-
-    def _latin(self) -> str:
-        """Return the body read as Latin-1: a character a byte, so the parser's places are places in the body."""
-        if self._text is None:
-            self._text = self._body.decode("latin-1")
-        return self._text
-
-    def _space(self, at: int) -> int:
-        found = _SPACE.match(self._body, at)
-        return at if found is None else found.end()
-
-    def _expect(self, at: int, what: bytes) -> int:
-        if self._body[at : at + 1] != what:
-            raise ValueError(f"expected {what.decode()} at byte {at}")
-        return at + 1
+    return not any(name not in ROUTING and name.casefold() in ROUTING for name in names)
 
 
 def _by_user(body: bytes, item: Place) -> bool:
@@ -435,27 +278,7 @@ def _by_user(body: bytes, item: Place) -> bool:
     return False
 
 
-def _check_depth(body: bytes, most: int) -> None:
-    """Refuse a nesting too deep: each round removes the innermost brackets. Raises ApiError."""
-    if body.count(b"{") + body.count(b"[") < most:
-        return
-    brackets = _NO_BRACKETS.sub(b"", body)
-    for _ in range(most):
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    if b"{" in brackets or b"[" in brackets:
-        raise _too_deep(most)
-
-
 @lru_cache(maxsize=4096)
 def _quoted(name: str) -> bytes:
     """Return a name as JSON; names come from the configuration."""
     return json.dumps(name).encode()
-
-
-def _too_deep(most: int) -> ApiError:
-    return _bad(f"The body is nested too deeply: {most} levels at most.")
-
-
-def _bad(message: str) -> ApiError:
-    """A body that is no request."""
-    return ApiError(400, message, "invalid_json")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
@@ -20,7 +21,7 @@ from gateway.door.guest import Guest
 from gateway.door.reception import Reception, too_large
 from gateway.errors import ApiError
 from gateway.relay.exchange import Exchange
-from gateway.routes.table import PROXIED
+from gateway.routes.table import PROXIED, Route
 from gateway.settings import Limits
 
 _LOG = logging.getLogger("linnet.gateway")
@@ -38,8 +39,8 @@ class Door(HttpToolsProtocol):
     def __init__(self, reception: Reception, limits: Limits, **given: Any) -> None:
         super().__init__(**given)
         self._reception = reception
-        self.url = b""
         self._limits = limits
+        self.url = b""
         self._guest: Guest | None = None  # whose body is being read
         self._parts: list[bytes] = []
         self._size = 0
@@ -100,9 +101,10 @@ class Door(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Let the engine wait for a client that reads slowly, for a while."""
         super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self._limits.stall_s, self.transport.abort)
         if self._exchange is not None:
             self._exchange.pause()
-            self._stalled = self.loop.call_later(self._limits.stall_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -148,26 +150,29 @@ class Door(HttpToolsProtocol):
         route = PROXIED.get(self.url) or PROXIED.get(self.url.partition(b"?")[0])
         if route is not None and self.parser.get_method() != b"POST":
             route = None
-        version = self.parser.get_http_version()
         if len(self.headers) > self._limits.headers:
             self._refuse_line(431, f"More than {self._limits.headers} headers.", "head_too_large")
-        elif version not in _VERSIONS:
+        elif self.parser.get_http_version() not in _VERSIONS:
             self._refuse_line(400, "Only version 1.1 of HTTP is spoken here.", "invalid_http")
         elif route is None:
             self._to_application()
         else:
-            one = version == "1.1"
-            request_id = self._reception.request_id(known)
-            alive = one and self.parser.should_keep_alive() and not self._closing
-            self._client = client = Client(self, request_id, chunked=one, keep_alive=alive)
-            self._parts, self._size = [], 0
-            try:
-                self._guest = self._reception.greet(route, self.headers, known, request_id)
-            except ApiError as error:
-                self._refuse(client, error)
-                return
-            if self.expect_100_continue:
-                self.transport.write(_CONTINUE)
+            self._welcome(route, known)
+
+    def _welcome(self, route: Route, known: Mapping[bytes, bytes]) -> None:
+        """Be ready for the body of a proxied request, unless its head is enough to refuse it."""
+        one = self.parser.get_http_version() == "1.1"
+        request_id = self._reception.request_id(known)
+        alive = one and self.parser.should_keep_alive() and not self._closing
+        self._client = client = Client(self, request_id, chunked=one, keep_alive=alive)
+        self._parts, self._size = [], 0
+        try:
+            self._guest = self._reception.greet(route, self.headers, known, request_id)
+        except ApiError as error:
+            self._refuse(client, error)
+            return
+        if self.expect_100_continue:
+            self.transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body, up to the limit."""
