@@ -19,6 +19,7 @@ from gateway.errors import ApiError
 SERVED = "served-name"
 _ROUTING = frozenset({"model", "stream", "stream_options"})
 _FIELDS = frozenset({"model", "stream", "user", "safety_identifier"})
+_FEW = 20  # brackets
 _CHAT = (
     b'{"model":"support","messages":[{"role":"system","content":"x"},{"role":"user","content":"hello"}],"stream":true}'
 )
@@ -47,7 +48,7 @@ def asked(raw: bytes, chance: Random) -> str:
     """Hold a JSON body against the second reader's view of it, before and after; long or short makes no difference."""
     usage = chance.random() < 0.5
     said = _asked(raw, usage=usage)
-    if chance.random() < 0.3 and (longer := _lengthened(raw)):
+    if chance.random() < 0.06 and (longer := _lengthened(raw)):
         told = _asked(longer, usage=usage)
         hold(said == told or not _is_json(raw), f"long or short, it is read alike: {said} {told}")
     return said
@@ -59,6 +60,19 @@ def _is_json(raw: bytes) -> bool:
         return members(raw.decode()) is not None
     except UnicodeDecodeError:
         return False
+
+
+def _plain(raw: bytes) -> bool:
+    """Tell whether nothing in a body can be held against it: JSON, small, each name once, a model, a stream or none."""
+    said = members(raw) if _is_json(raw) else None
+    names = [name for name, _ in said or ()]
+    if said is None or len({name.casefold() for name in names}) < len(names) or {"n", "best_of"} & set(names):
+        return False
+    value = dict(said)
+    model, options = value.get("model"), value.get("stream_options")
+    told = type(model) is str and bool(model) and type(value.get("stream", False)) is bool
+    spelt = all(name in _ROUTING for name in names if name.casefold() in _ROUTING)
+    return told and spelt and isinstance(options, Members | None) and raw.count(b"{") + raw.count(b"[") < _FEW
 
 
 def _lengthened(raw: bytes) -> bytes:
@@ -73,6 +87,7 @@ def _asked(raw: bytes, *, usage: bool) -> str:
         request = ask.read(raw, usage=usage)
         request.unit()
     except ApiError as error:
+        hold(not _plain(raw), f"what is plain is taken: {error}")
         return refusal(error)
     request.opening()
     hold(request.tokens >= 0, "an estimate is not negative")
