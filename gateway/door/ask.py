@@ -246,7 +246,7 @@ def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
     """
     if len(body) > LONG or body.count(_MODEL) != 1 or body.count(_STREAM) > 1 or body.count(_OPTIONS) > 1:
         return None
-    named = _MODEL_AT.search(body)
+    named = _MODEL_AT.search(body) if body.startswith(b"{") else None
     if named is None or _ESCAPED_LETTER.search(body):
         return None
     check_depth(body, bounds.depth)
