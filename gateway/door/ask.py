@@ -252,7 +252,7 @@ def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
     check_depth(body, bounds.depth)
     text = body.decode()
     known, end = _SCAN(text, 0)  # json.loads would take half as long again
-    if not isinstance(known, dict) or "model" not in known or (end < len(text) and not text[end:].isspace()):
+    if not isinstance(known, dict) or "model" not in known or text[end:].strip(" \t\r\n"):
         return None
     return (known, named.span(1)) if known.keys() <= _USUAL_NAMES or _rightly_spelt(known) else None
 
