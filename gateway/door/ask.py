@@ -36,6 +36,7 @@ _MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _REPEATS = ("n", "best_of")
 _LISTS = ("input", "prompt", "documents", "messages")
 _USUAL_ANSWER = 256  # tokens, where the client names no limit
+_TOKENS_MOST = 2**31  # no float holds any number that a client may write
 _BYTES_PER_TOKEN = 4
 _SAMPLE = 2048
 _DECODED = 6 * _SAMPLE + 1024  # bytes: no message of up to _SAMPLE characters is longer, escapes and all
@@ -138,7 +139,7 @@ class Ask:
             first = self._first_user()
         else:
             raw = self._first_user_bytes(self._places)
-            first = json.loads(raw.decode("utf-8", "replace")) if 0 < len(raw) <= _DECODED else None
+            first = _object(raw) if 0 < len(raw) <= _DECODED else None
         content = None if first is None else first.get("content")
         if isinstance(content, str) and len(content) <= _SAMPLE:
             said = content.encode("utf-8", "surrogatepass")
@@ -161,7 +162,10 @@ class Ask:
         if place is None or self._body[place[0] : place[0] + 1] != b"[":
             return b""
         items = Walk(self._body, len(self._body)).items(place)
-        return next((self._body[slice(*item)] for item in items if _by_user(self._body, item)), b"")
+        try:
+            return next((self._body[slice(*item)] for item in items if _by_user(self._body, item)), b"")
+        except ValueError:  # no JSON in there: the engine will say so
+            return b""
 
     def _walked(self) -> Places:
         if self._places is None:
@@ -172,7 +176,7 @@ class Ask:
         """Return how many tokens the answer may have."""
         for name in _MOST_TOKENS:
             if name in self._known and isinstance(most := self.get(name), int):
-                return max(0, most)
+                return min(max(0, most), _TOKENS_MOST)
         return _USUAL_ANSWER
 
     def _model(self, usual: str) -> str:
@@ -270,12 +274,21 @@ def _rightly_spelt(names: Iterable[str]) -> bool:
 
 def _by_user(body: bytes, item: Place) -> bool:
     """Tell whether a message says that a user said it."""
-    at = body.find(_ROLE, *item)
+    at = body.find(_ROLE, *item) if body.startswith(b"{", item[0]) else -1
     while at >= 0:
         if _BY_USER.match(body, at, item[1]):
             return True
         at = body.find(_ROLE, at + 1, item[1])
     return False
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
+    """Return a JSON object, None if it is none."""
+    try:
+        value = json.loads(raw.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 @lru_cache(maxsize=4096)

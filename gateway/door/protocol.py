@@ -203,6 +203,10 @@ class Door(HttpToolsProtocol):
             self._reception.refused(error, client.request_id, guest.route.path)
             client.refuse(error)
             return
+        except Exception:  # noqa: BLE001 - a client must not wait for an answer that nobody will send
+            _LOG.exception("a request could not be served")
+            self._refuse(client, ApiError(500, "The gateway failed.", "internal_error"))
+            return
         if not client.complete:
             self._exchange = exchange
 
@@ -272,6 +276,9 @@ class Door(HttpToolsProtocol):
     def _to_application(self) -> None:
         """Hand the head on as uvicorn itself would have read it."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
+        if self._late is not None:  # it would be the next request's
+            self._late.cancel()
+            self._late = None
         super().on_message_begin()
         self.url, self.expect_100_continue, self._ordinary = url, expects, True
         self.headers.extend(headers)

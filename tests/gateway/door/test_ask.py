@@ -117,6 +117,20 @@ def test_no_body_breaks_the_reader(body: bytes):
         assert read(b'{"model":"a",' + body).model == "a"
 
 
+@pytest.mark.parametrize(
+    "messages", ['[[{"role":"user"}]]', '[{"role":"user","content":bad}]', "[bad]", '[{"role":"user","content":"\\q"}]']
+)
+def test_what_opens_no_conversation_is_no_failure(messages: str):
+    """A long body is not parsed whole, so it may hold anything: the engine judges it."""
+    body = f'{{"model":"a","messages":{messages},"more":"{"x" * 17_000}"}}'.encode()
+    assert isinstance(read(body).opening(), str)
+
+
+def test_no_number_is_too_large_to_be_counted():
+    """A client may write any; what is reserved for it is a number that counters hold."""
+    assert float(read(b'{"model":"a","max_tokens":1' + b"0" * 400 + b"}").tokens) < 1e10
+
+
 def test_a_conversation_is_known_by_its_opening():
     """Later turns share it; another first question does not, even under the same system prompt."""
     system = {"role": "system", "content": "be kind"}

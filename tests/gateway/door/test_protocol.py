@@ -192,3 +192,27 @@ async def test_what_was_served_leaves_nothing_to_be_collected(alone: House, base
         await until(lambda: not [kept for kept in gc.get_objects() if isinstance(kept, kinds)], "nothing left")
     finally:
         gc.enable()
+
+
+async def test_a_mistake_of_our_own_is_told(alone: House, base: Sim, monkeypatch: pytest.MonkeyPatch):
+    """Whatever it is, nobody waits for an answer that nobody will send."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(alone.app.parts.splits, "route", fail)
+    with line_to(alone) as line:
+        line.sendall(request({"model": MODEL, "prompt": "x"}))
+        assert (await all_of(line)).startswith(b"HTTP/1.1 500 ")
+    assert base.engine.counts["started"] == 0
+
+
+async def test_the_limit_of_one_request_is_not_the_next_ones(tmp_path, base: Sim):
+    """The clock of a head that came in two pieces stops with it, whoever serves it."""
+    async with gateway(tmp_path, Split(MODEL, 0, base.endpoint()), limits=replace(LIMITS, head_s=0.4)) as house:
+        raw = request({"model": MODEL, "prompt": "x", "max_tokens": 2}, headers="connection: close\r\n")
+        with line_to(house) as line:
+            for part in (b"GET /livez HTTP/1.1\r\n", b"host: x\r\n\r\n", raw[:-5], raw[-5:]):
+                line.sendall(part)
+                await asyncio.sleep(0.17)
+            assert b"HTTP/1.1 408" not in await all_of(line)
