@@ -76,6 +76,8 @@ FRAMINGS = {
     "a refused head, then a head without end": request("Content-Encoding: br", "Content-Length: 2", body=b"{}")
     + b"POST / HTTP/1.1\r\nX: "
     + b"a" * 50_000,
+    "a refused head, then CONNECT": request("Content-Encoding: br", "Content-Length: 2", body=b"{}")
+    + b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
     "a refused head, then no request": request("Content-Encoding: br", "Content-Length: 2") + b"\0\0\0",
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n",
     "HTTP/2's preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
