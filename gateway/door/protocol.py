@@ -302,6 +302,8 @@ class Door(HttpToolsProtocol):
 
     def _refuse_line(self, status: int, message: str, code: str) -> None:
         """Refuse what is no request; an answer under way is the last one then."""
+        if self._deaf:  # refused already
+            return
         if self._client is not None and self._guest is None:
             self._closing = self._deaf = True
             self._client.keep_alive = False
