@@ -102,6 +102,10 @@ class Evidence:
             return None
         return wire.streams if stream else wire.wholes
 
+    def asked(self, split: Split) -> bool:
+        """Tell whether a split's candidate still gets requests: it may have tripped, or its attempt be over."""
+        return self._current(_key(split))
+
     def look(self, now: float) -> None:
         """Look for candidates that hang; `now` is monotonic seconds."""
         for key, wire in tuple(self._wires.items()):

@@ -108,7 +108,9 @@ class Exchange:
         trial.abandon()
         self._over(trial, Result.CANCELLED)
         if self._client.answered:
-            self._client.piece(trial.last_words(str(error), error.code))
+            last = trial.last_words(str(error), error.code)
+            if last:  # an empty chunk would be the end
+                self._client.piece(last)
             self._client.end()
         else:
             self._client.refuse(error)
@@ -146,12 +148,21 @@ class Exchange:
         desk.metrics.own_time(split.model, now - self._began)
         self._trial = trial = Trial(self, self._client, choice, pool, began=self._began)
         try:
-            self._ticket = ticket = pool.gate.enter(self._enter, self._too_late, now)
+            self._ticket = ticket = pool.gate.enter(self._ready, self._too_late, now)
         except OverloadedError as error:
             desk.metrics.shed(split.model, "queue_full")
             self._end(trial, Result.ERROR, error)
             return
         if ticket.inside:
+            self._enter()
+
+    def _ready(self) -> None:
+        """A slot came free; a candidate that was withdrawn while this waited is asked no more."""
+        trial = self._trial
+        if trial is not None and trial.choice.may_fail_over and not self._desk.evidence.asked(trial.choice.split):
+            self._count(trial, Result.CANCELLED)
+            self._fail_over()
+        else:
             self._enter()
 
     def _enter(self) -> None:
@@ -220,12 +231,12 @@ class Exchange:
     def _count(self, trial: Trial, result: Result) -> Outcome:
         """Count how one arm did, and mirror what the baseline answered well."""
         desk, choice = self._desk, trial.choice
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            ticket.leave()
         dog, self._dog = self._dog, None
         if dog is not None:
             dog.gone(choice.arm, self)
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            ticket.leave()  # others are let in from within: by now nothing can call this request
         outcome = trial.outcome(result)
         trial.let_go()
         desk.metrics.observe(choice.split.model, outcome)

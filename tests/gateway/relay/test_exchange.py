@@ -9,6 +9,7 @@ from pathlib import Path
 from canary.core.arms import Endpoint, Split
 from canary.core.tally import parse
 from canary.store import Store
+from gateway.errors import ApiError
 from tests.gateway.rig import LIMITS, MODEL, House, Sim, events, gateway, until
 
 FORCE_CANDIDATE = {"x-linnet-arm": "candidate"}
@@ -218,3 +219,28 @@ async def test_a_stream_without_end_of_frame_is_given_up(tmp_path: Path):
             answer = await house.ask(stream=True)
     assert answer.status_code == 502
     assert answer.json()["error"]["code"] == "engine_bad_answer"
+
+
+async def test_a_stream_that_has_said_all_is_cut_once(tmp_path: Path):
+    """The engine has sent [DONE] and not yet ended: at the end of a drain there is nothing to add."""
+    said = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + said)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with gateway(tmp_path, Split(MODEL, 0, Endpoint("e", "s", (url,)))) as house:
+            reader, writer = await asyncio.open_connection(*house.url.removeprefix("http://").split(":"))
+            body = json.dumps({"model": MODEL, "prompt": "x", "stream": True}).encode()
+            writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            await reader.readuntil(b"[DONE]\n\n\r\n")
+            for door in house.server.server_state.connections:
+                door.shutdown()
+                door.cut(ApiError(503, "no more", "shutting_down"))
+            assert await reader.read() == b"0\r\n\r\n"
+            writer.close()

@@ -99,3 +99,20 @@ async def test_a_request_that_waited_too_long_for_the_candidate_is_answered_by_t
         assert (await house.ask(headers=second)).headers["x-linnet-arm"] == "baseline"
         assert count(house, "linnet_shed_total", "deadline") == 1
         await slow
+
+
+async def test_who_waits_for_a_candidate_that_is_withdrawn_is_answered_by_the_baseline(
+    start: Start, split: Split, cand: Sim
+):
+    """A slot of a candidate that has tripped is worth nothing, and nobody is blamed for not using it."""
+    cand.behave(ttft_ms=5000)
+    async with start(PoolOptions(slots=1, retry_part=0, retry_per_s=0, retry_burst=0)) as house:
+        first, second = sessions(split, Arm.CANDIDATE)[:2]
+        slow = asyncio.ensure_future(house.ask(headers=first))
+        await until(lambda: cand.running, "a request under way")
+        waits = asyncio.ensure_future(house.ask(headers=second))
+        await until(lambda: house.app.desk.pools.waiting(MODEL, Arm.CANDIDATE), "a request in the queue")
+        house.app.parts.splits.trip(split, "tripped", 0.0)
+        slow.cancel()
+        assert (await asyncio.wait_for(waits, 2)).headers["x-linnet-arm"] == "baseline"
+        assert cand.engine.counts["started"] == 1
