@@ -34,6 +34,7 @@ _USUAL_NAMES = ROUTING | {
 _UNIT_FIELDS = ("user", "safety_identifier")
 _MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _REPEATS = ("n", "best_of")
+_TALKS = ("messages", "input")  # the latter is what /v1/responses calls them
 _LISTS = ("input", "prompt", "documents", "messages")
 _USUAL_ANSWER = 256  # tokens, where the client names no limit
 _TOKENS_MOST = 2**31  # no float holds any number that a client may write
@@ -87,7 +88,7 @@ class Ask:
         self._adds_usage = self.stream and not self.usage_asked
         self._check(bounds)
         self.prompt_tokens = len(body) // _BYTES_PER_TOKEN
-        self.tokens = self.prompt_tokens + self._most_asked()
+        self.tokens = self.prompt_tokens + self._most_asked() * self._answers()
 
     def has(self, name: str) -> bool:
         """Tell whether there is a top-level member of a name."""
@@ -151,15 +152,15 @@ class Ask:
         return blake2b(said, digest_size=16).hexdigest()
 
     def _first_user(self) -> dict[str, Any] | None:
-        messages = self.get("messages")
-        if not isinstance(messages, list):
+        said = next((self.get(name) for name in _TALKS if name in self._known), None)
+        if not isinstance(said, list):
             return None
-        return next((said for said in messages if isinstance(said, dict) and said.get("role") == "user"), None)
+        return next((one for one in said if isinstance(one, dict) and one.get("role") == "user"), None)
 
     def _first_user_bytes(self, places: Places) -> bytes:
         """Return the first user message as it was sent, b"" if there is none."""
-        place = places.get("messages")
-        if place is None or self._body[place[0] : place[0] + 1] != b"[":
+        place = next((places[name] for name in _TALKS if name in places), None)
+        if place is None or self._body[place[0] : place[0] + 1] != b"[" or self._body.find(_ROLE, *place) < 0:
             return b""
         items = Walk(self._body, len(self._body)).items(place)
         try:
@@ -178,6 +179,11 @@ class Ask:
             if name in self._known and isinstance(most := self.get(name), int):
                 return min(max(0, most), _TOKENS_MOST)
         return _USUAL_ANSWER
+
+    def _answers(self) -> int:
+        """Return how many answers are made."""
+        asked = [self.get(name) for name in _REPEATS if name in self._known]
+        return max([1, *(times for times in asked if isinstance(times, int))])
 
     def _model(self, usual: str) -> str:
         model = self.get("model") or usual

@@ -131,12 +131,20 @@ def test_no_number_is_too_large_to_be_counted():
     assert float(read(b'{"model":"a","max_tokens":1' + b"0" * 400 + b"}").tokens) < 1e10
 
 
-def test_a_conversation_is_known_by_its_opening():
+@pytest.mark.parametrize("more", [{"n": 5}, {"best_of": 5, "n": 2}])
+def test_each_answer_is_reckoned_with(more: dict):
+    """Five answers may cost five times as much."""
+    assert 5 * 100 <= read(json.dumps({"model": "a", "max_tokens": 100, **more}).encode()).tokens < 5 * 100 + 50
+
+
+@pytest.mark.parametrize("more", ["", "x" * 17_000])
+@pytest.mark.parametrize("name", ["messages", "input"])
+def test_a_conversation_is_known_by_its_opening(name: str, more: str):
     """Later turns share it; another first question does not, even under the same system prompt."""
     system = {"role": "system", "content": "be kind"}
 
     def opening(*messages: dict) -> str:
-        return read(json.dumps({"model": "a", "messages": [system, *messages]}).encode()).opening()
+        return read(json.dumps({"model": "a", name: [system, *messages], "more": more}).encode()).opening()
 
     hello, answer, more = (
         {"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"))
