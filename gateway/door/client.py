@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Protocol
 
 from gateway.errors import ApiError
-from serving.wire import DONE, error_event
 
 Header = tuple[bytes, bytes]
 _STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
@@ -98,14 +97,6 @@ class Client:
         """Send an answer in one piece."""
         self._line.write(self._head(status, headers, b"content-length: %d\r\n" % len(body)) + body)
         self._finish()
-
-    def cut(self, error: ApiError) -> None:
-        """End an answer that may not go on, in whichever way is left."""
-        if not self.answered:
-            self.refuse(error)
-        elif not self.complete:
-            self.piece(error_event(str(error), "server_error", error.code) + DONE)
-            self.end()
 
     def refuse(self, error: ApiError) -> None:
         """Send an error of the gateway's own."""

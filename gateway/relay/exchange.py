@@ -88,7 +88,7 @@ class Exchange:
         """The client is gone: the engine need not go on."""
         if self._trial is not None:
             self._trial.abandon()
-            self._over(self._trial, Result.CANCELLED)
+            self._over(self._trial, Result.OK if self._trial.complete else Result.CANCELLED)
 
     def pause(self) -> None:
         """The client cannot take more."""
@@ -106,7 +106,7 @@ class Exchange:
         if trial is None:
             return
         trial.abandon()
-        self._over(trial, Result.CANCELLED)
+        self._over(trial, Result.OK if trial.complete else Result.CANCELLED)
         if self._client.answered:
             last = trial.last_words(str(error), error.code)
             if last:  # an empty chunk would be the end

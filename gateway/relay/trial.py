@@ -145,6 +145,11 @@ class Trial:
         if self._sending is not None:
             self._sending.resume()
 
+    @property
+    def complete(self) -> bool:
+        """Whether a stream has said all; its client may leave then, before the engine has ended it."""
+        return self._stream is not None and self._stream.reader.complete
+
     def last_words(self, message: str, code: str) -> bytes:
         """Return how a stream that is cut short ends, in the words of its form."""
         return b"" if self._stream is None else self._stream.end(message, code)

@@ -118,12 +118,6 @@ class Splits:
         """The route of every model."""
         return self._routes
 
-    @property
-    def replicas(self) -> frozenset[str]:
-        """Every URL that a request could be sent to now, tripped and stale candidates included."""
-        arms = [arm for known in self._known.values() for arm in (known.split.baseline, known.split.candidate) if arm]
-        return frozenset(url for arm in arms for url in arm.replicas)
-
     def route(self, model: str) -> Route | None:
         """Return what a request for `model` follows, None for an unknown model."""
         return self._routes.get(model)

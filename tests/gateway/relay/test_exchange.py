@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,9 +222,13 @@ async def test_a_stream_without_end_of_frame_is_given_up(tmp_path: Path):
     assert answer.json()["error"]["code"] == "engine_bad_answer"
 
 
-async def test_a_stream_that_has_said_all_is_cut_once(tmp_path: Path):
-    """The engine has sent [DONE] and not yet ended: at the end of a drain there is nothing to add."""
-    said = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+@asynccontextmanager
+async def lingering(tmp_path: Path) -> AsyncIterator[tuple[House, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A stream of which all has been said and read, while its engine has not ended it."""
+    said = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+        b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}\n\ndata: [DONE]\n\n'
+    )
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -239,8 +244,22 @@ async def test_a_stream_that_has_said_all_is_cut_once(tmp_path: Path):
             body = json.dumps({"model": MODEL, "prompt": "x", "stream": True}).encode()
             writer.write(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
             await reader.readuntil(b"[DONE]\n\n\r\n")
-            for door in house.server.server_state.connections:
-                door.shutdown()
-                door.cut(ApiError(503, "no more", "shutting_down"))
-            assert await reader.read() == b"0\r\n\r\n"
+            yield house, reader, writer
             writer.close()
+
+
+async def test_a_stream_that_has_said_all_is_cut_once(tmp_path: Path):
+    """At the end of a drain there is nothing to add to it."""
+    async with lingering(tmp_path) as (house, reader, _):
+        for door in house.server.server_state.connections:
+            door.shutdown()
+            door.cut(ApiError(503, "no more", "shutting_down"))
+        assert await reader.read() == b"0\r\n\r\n"
+
+
+async def test_who_leaves_after_the_last_word_has_had_a_good_answer(tmp_path: Path):
+    """Some SDKs hang up at [DONE]: that is no cancellation."""
+    async with lingering(tmp_path) as (house, _, writer):
+        writer.close()
+        count = house.app.desk.metrics.series("linnet_requests_total", MODEL, "baseline", "ok")
+        await until(lambda: count[0] == 1, "counted as good")
