@@ -222,7 +222,9 @@ class Exchange:
         outcome = self._count(trial, result)
         self._trial = None
         if self._guest.caller.limits is not None:
-            tokens, usd = bill(outcome, self.ask.prompt_tokens, trial.choice.endpoint)
+            prompt = self.ask.prompt_tokens
+            # The engine's tokenizer is nobody's expense.
+            tokens, usd = bill(outcome, prompt, trial.choice.endpoint) if self.route.evidence else (0, 0.0)
             arrived = self._arrived
             desk.quota.settle(self._guest.caller, self.ask.tokens, tokens, usd, at=arrived, now=monotonic())
         if desk.log is not None or self._span is not None:
