@@ -216,3 +216,11 @@ async def test_the_limit_of_one_request_is_not_the_next_ones(tmp_path, base: Sim
                 line.sendall(part)
                 await asyncio.sleep(0.17)
             assert b"HTTP/1.1 408" not in await all_of(line)
+
+
+async def test_small_writes_leave_at_once_on_both_sides(alone: House):
+    """Without TCP_NODELAY an answer in two writes waits 40 ms for an acknowledgement."""
+    await alone.ask()
+    (door,), (replica,) = alone.server.server_state.connections, alone.app.desk.pools.replicas
+    for transport in (door.transport, replica._idle[0]._transport):
+        assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
