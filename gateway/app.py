@@ -172,7 +172,7 @@ def create_app(settings: Settings, worker: str) -> Gateway:
 
     rest = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     rest.include_router(models_router(parts.splits, parts.keys))
-    rest.include_router(health_router(parts.readiness, parts.splits))
+    rest.include_router(health_router(parts.readiness, parts.splits, parts.keys))
     rest.add_exception_handler(ApiError, _refuse)
     rest.add_exception_handler(HTTPException, _refuse_unknown)
     return Gateway(parts, rest)

@@ -209,6 +209,8 @@ class Door(HttpToolsProtocol):
             return
         if not client.complete:
             self._exchange = exchange
+            if self._stalled is not None:  # it has not taken its last answer yet
+                exchange.pause()
 
     # the client's answer calls these
 

@@ -182,12 +182,12 @@ class Exchange:
         if self._trial is not None:
             choice = self._trial.choice
             self._desk.metrics.shed(choice.split.model, "deadline")
-            self._end(self._trial, Result.ERROR, self._pool(choice).gate.too_late())
+            self._end(self._trial, Result.ERROR, self._trial.pool.gate.too_late())
 
     def _end(self, trial: Trial, result: Result, error: UpstreamError | OverloadedError) -> None:
         """Let the baseline answer if it may, else say what failed."""
         choice = trial.choice
-        if choice.may_fail_over and self._pool(choice).budget.take(monotonic()):
+        if choice.may_fail_over and trial.pool.budget.take(monotonic()):
             self._count(trial, result)
             self._fail_over()
         else:
@@ -224,7 +224,8 @@ class Exchange:
         if self._guest.caller.limits is not None:
             prompt = self.ask.prompt_tokens
             # The engine's tokenizer is nobody's expense.
-            tokens, usd = bill(outcome, prompt, trial.choice.endpoint) if self.route.evidence else (0, 0.0)
+            sent, endpoint = trial.sent, trial.choice.endpoint
+            tokens, usd = bill(outcome, prompt, endpoint, sent=sent) if self.route.evidence else (0, 0.0)
             arrived = self._arrived
             desk.quota.settle(self._guest.caller, self.ask.tokens, tokens, usd, at=arrived, now=monotonic())
         if desk.log is not None or self._span is not None:

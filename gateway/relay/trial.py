@@ -73,7 +73,6 @@ class Trial:
         "_passed",
         "_paused",
         "_pieces",
-        "_pool",
         "_said",
         "_sending",
         "_size",
@@ -82,20 +81,23 @@ class Trial:
         "_stream",
         "body",
         "choice",
+        "pool",
         "result",
         "sampled",
+        "sent",
     )
 
     def __init__(self, story: Story, client: Client, choice: Choice, pool: Pool, *, began: float) -> None:
         self._story = story
         self._client = client
-        self._pool = pool
+        self.pool = pool
         self._began = began
         self._ended: float | None = None
         self._sending: Sending | None = None
         self._paused = False
         self.choice = choice
         self.sampled = False
+        self.sent = False  # whether an engine may have worked for it
         self.result = _GOOD
         self._status = 0
         self._kind = _JSON
@@ -110,13 +112,14 @@ class Trial:
     def start(self, desk: Desk) -> None:
         """Send the request to the arm."""
         story, choice, ask = self._story, self.choice, self._story.ask
+        self.sent = True
         self._most = desk.limits.answer_bytes
         if choice.evidence and choice.arm is _BASELINE and choice.split.shadow_percent:
             self.sampled = story.route.form in _MIRRORED and mirrored(choice.split, choice.request_id)
         patience = desk.stream_patience if ask.stream else desk.whole_patience
         body = ask.forward(choice.endpoint.served_model)
         errand = Errand(story.route.raw, story.head, body, patience, ask.tokens, choice.affinity)
-        sending = desk.pools.send_to(self._pool, errand, self)
+        sending = desk.pools.send_to(self.pool, errand, self)
         if self._ended is None:
             self._sending = sending
             if self._paused:
@@ -179,6 +182,8 @@ class Trial:
     def head(self, status: int, headers: Headers) -> None:
         """Learn how the reply comes."""
         self._status = status
+        if self._paused and self._sending is not None:  # there was no connection to be paused before
+            self._sending.pause()
         for name, value in headers:
             if name == b"content-type":
                 self._kind = value

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from gateway.door.access import Keys
 from gateway.split.splits import Splits
 
 
@@ -18,8 +19,11 @@ class Readiness:
     draining: bool = False
 
 
-def health_router(readiness: Readiness, splits: Splits) -> APIRouter:
-    """/livez and /readyz. A store that is down does not make a worker unready: it serves."""
+def health_router(readiness: Readiness, splits: Splits, keys: Keys) -> APIRouter:
+    """/livez and /readyz. A store that is down does not make a worker unready: it serves.
+
+    Where keys are needed, anybody may still ask, and is told words and no names: the log has the rest.
+    """
     router = APIRouter()
 
     @router.get("/livez")
@@ -31,6 +35,12 @@ def health_router(readiness: Readiness, splits: Splits) -> APIRouter:
         response.status_code = 503 if readiness.draining else 200
         reduced = {model: route.reduced for model, route in splits.routes.items() if route.reduced}
         status = "draining" if readiness.draining else "ok"
+        if keys.needed:
+            return {
+                "status": status,
+                "baseline_only": len(reduced),
+                "models_file": splits.models_file.partition(":")[0],
+            }
         return {"status": status, "baseline_only": reduced, "models_file": splits.models_file}
 
     return router

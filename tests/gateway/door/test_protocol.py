@@ -224,3 +224,29 @@ async def test_small_writes_leave_at_once_on_both_sides(alone: House):
     (door,), (replica,) = alone.server.server_state.connections, alone.app.desk.pools.replicas
     for transport in (door.transport, replica._idle[0]._transport):
         assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+async def test_who_takes_no_answer_gets_no_second(alone: House, base: Sim):
+    """A client that has not taken one answer holds the next one's engine back, not the gateway's memory."""
+    base.behave(tpot_ms=2)
+    with line_to(alone) as line:
+        line.sendall(request(STREAM, max_tokens=4))
+        (door,) = await until(lambda: alone.server.server_state.connections, "connected")
+        await until(lambda: base.engine.counts["started"] == 1 and door._client is None, "the first answer")
+        door.pause_writing()
+        line.sendall(request(STREAM, max_tokens=500))
+        await until(lambda: base.engine.counts["started"] == 2, "the second request")
+        connection = door._exchange._trial._sending._connection
+        await until(lambda: connection._paused, "the engine waits")
+        door.resume_writing()
+        await until(lambda: door._client is None, "the second answer")
+
+
+async def test_readyz_names_nothing_where_keys_are_needed(alone: House):
+    """Anybody may ask whether a worker is ready; what it serves is not everybody's business."""
+    alone.app.parts.splits.models_file = "refused: /etc/models.yaml:3: models.m"
+    open_ = (await alone.http.get("/readyz")).json()
+    alone.app.parts.keys._needed = True
+    closed = (await alone.http.get("/readyz")).json()
+    assert open_["models_file"] == "refused: /etc/models.yaml:3: models.m"
+    assert closed == {"status": "ok", "baseline_only": 0, "models_file": "refused"}
