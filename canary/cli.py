@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
@@ -105,6 +107,9 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; Ctrl-C is told here, because Typer would make a silent exit code of it."""
+        if signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, signal.SIG_IGN):
+            with suppress(ValueError):  # only the main thread has handlers to set
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is an exception
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+import os
+import signal
+from typing import NoReturn
 
 
 def main() -> None:
     """Run the command line."""
-    try:
-        from canary.cli import main as run  # noqa: PLC0415 - this import is what may be interrupted
-    except KeyboardInterrupt:
-        sys.stderr.write("linnet: interrupted\n")
-        sys.exit(130)
+    # As an exception it could get lost: what an import's callbacks raise is printed and ignored.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    from canary.cli import main as run  # noqa: PLC0415 - this import is what may be interrupted
+
     run()
+
+
+def _leave(*_: object) -> NoReturn:
+    os.write(2, b"linnet: interrupted\n")
+    os._exit(130)
