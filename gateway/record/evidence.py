@@ -21,7 +21,7 @@ from gateway.split.splits import Splits
 
 _LOG = logging.getLogger("linnet.gateway")
 FLUSH_S = 0.25
-_LEDGERS_MOST = 64  # attempts kept while the store is away; each is a bounded set of sums
+_KEPT_MOST = 64  # attempts that are over, kept while the store is away; each is a bounded set of sums
 _TRIPS_MOST = 64
 _OK = Result.OK  # an Enum looks its members up in Python; every request would pay for it
 
@@ -150,7 +150,7 @@ class Evidence:
     def _page(self, split: Split) -> _Page:
         page = self._pages.get(id(split))
         if page is None:
-            if len(self._pages) >= _LEDGERS_MOST:
+            if len(self._pages) >= self._most():
                 self._pages.clear()
             key = _key(split)
             wire = None if split.candidate is None else self._wires.setdefault(key, Tripwire())
@@ -161,11 +161,15 @@ class Evidence:
     def _ledger(self, key: Attempt) -> Ledger:
         ledger = self._ledgers.get(key)
         if ledger is None:
-            while len(self._ledgers) >= _LEDGERS_MOST:
+            while len(self._ledgers) >= self._most():
                 self._ledgers.pop(next(iter(self._ledgers)))
                 self._pages.clear()
             ledger = self._ledgers[key] = Ledger()
         return ledger
+
+    def _most(self) -> int:
+        """Return how many attempts are kept open: one for each model, and some that are over."""
+        return len(self._splits.routes) + _KEPT_MOST
 
     def _current(self, key: Attempt) -> bool:
         """Tell whether requests are sent to this attempt's candidate."""
