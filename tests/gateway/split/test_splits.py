@@ -85,12 +85,10 @@ def test_the_file_moves_a_model_until_the_store_speaks(tmp_path: Path):
     known.list(Catalogue((MOVED, OTHER), {"n": PoolOptions(slots=2)}), 0)
     assert known.route("m").split == MOVED
     assert known.route("n").pool.slots == 2
-    assert known.replicas == {"http://127.0.0.1:9", "http://127.0.0.1:1"}
     known.offer(LIVE, 0, polled=True)
     known.list(Catalogue((STATIC,), {"m": PoolOptions(slots=3)}), 0)
     assert known.route("m").split == LIVE
     assert known.route("m").pool.slots == 3
-    assert known.replicas == {"http://127.0.0.1:1", "http://127.0.0.1:2"}
 
 
 def test_a_model_that_comes_back_starts_from_what_was_known_of_it(tmp_path: Path):
