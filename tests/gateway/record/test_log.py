@@ -64,8 +64,9 @@ def eventually(true: Callable[[], bool], what: str) -> None:
 
 
 def ids(path: Path) -> list[str]:
-    """The requests in a file, as far as it is there."""
-    return [json.loads(each)["request_id"] for each in path.read_text().splitlines()] if path.exists() else []
+    """The requests of the file, in order; a line that is just being written is none yet."""
+    whole, _, _ = (path.read_text() if path.exists() else "").rpartition("\n")
+    return [json.loads(said)["request_id"] for said in whole.splitlines()]
 
 
 def test_a_line_is_what_the_entry_says():
