@@ -20,6 +20,7 @@ from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 _LOG = logging.getLogger("linnet.gateway")
 _HEADERS_MOST = 200
 _COPIED = 16 * 1024  # bytes that are sooner copied than written apart
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _FRAMING_MOST = 64 * 1024  # bytes that bring no piece of a body
 _VERSIONS = frozenset({"1.0", "1.1"})
 _INFORMS, _ANSWERS = 100, 200  # the first statuses that do
@@ -291,6 +292,3 @@ class Connection(asyncio.Protocol):
             return
         which = "in all" if quiet > 0 else "between two pieces" if self.heard else "for the first byte"
         self._fail(LateError(f"no answer within {wait if quiet <= 0 else patience.total_s:g} s {which}"))
-
-
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})

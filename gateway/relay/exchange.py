@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from time import monotonic
 
-from canary.core.arms import Arm
+from canary.core.arms import Arm, Endpoint
 from canary.core.outcome import Outcome, Result
 from canary.core.watchdog import Watchdog
 from gateway.door.ask import Ask
@@ -87,8 +87,7 @@ class Exchange:
     def left(self) -> None:
         """The client is gone: the engine need not go on."""
         if self._trial is not None:
-            self._trial.abandon()
-            self._over(self._trial, Result.OK if self._trial.complete else Result.CANCELLED)
+            self._quit(self._trial)
 
     def pause(self) -> None:
         """The client cannot take more."""
@@ -105,8 +104,7 @@ class Exchange:
         trial = self._trial
         if trial is None:
             return
-        trial.abandon()
-        self._over(trial, Result.OK if trial.complete else Result.CANCELLED)
+        self._quit(trial)
         if self._client.answered:
             last = trial.last_words(str(error), error.code)
             if last:  # an empty chunk would be the end
@@ -213,7 +211,15 @@ class Exchange:
             self._client.refuse(of_upstream(error) if isinstance(error, UpstreamError) else error)
 
     def _pool(self, choice: Choice) -> Pool:
-        return self._desk.pools.pool(choice.split.model, choice.arm, choice.endpoint.replicas, choice.pool)
+        return self._pool_of(choice, choice.arm, choice.endpoint)
+
+    def _pool_of(self, choice: Choice, arm: Arm, endpoint: Endpoint) -> Pool:
+        return self._desk.pools.pool(choice.split.model, arm, endpoint.replicas, choice.pool)
+
+    def _quit(self, trial: Trial) -> None:
+        """Stop before the end; an answer that had said all was a good one."""
+        trial.abandon()
+        self._over(trial, Result.OK if trial.complete else Result.CANCELLED)
 
     def _over(self, trial: Trial, result: Result) -> None:
         """Leave behind what the request has to leave."""
@@ -258,10 +264,7 @@ class Exchange:
     def _room(self, choice: Choice) -> bool:
         """Tell whether the candidate has room for a mirror: shadow traffic is shed first."""
         candidate = choice.split.candidate
-        if candidate is None:
-            return False
-        pool = self._desk.pools.pool(choice.split.model, Arm.CANDIDATE, candidate.replicas, choice.pool)
-        return pool.gate.spare
+        return candidate is not None and self._pool_of(choice, Arm.CANDIDATE, candidate).gate.spare
 
     def _context(self, headers: Mapping[bytes, bytes]) -> list[Header]:
         """Return the trace context for the engine: the span's, or the client's own as it came."""
