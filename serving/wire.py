@@ -9,18 +9,17 @@ tokens: `serving.teacher`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from serving.quick import loads
 from serving.sse import payload
 
 DONE = b"data: [DONE]\n\n"
 _CHAT_USAGE = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
 _RESPONSES_USAGE = ("input_tokens", "output_tokens", "input_tokens_details")
-_DECODER = json.JSONDecoder()
-_SCAN: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
 _BROKEN_FINISHES = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
 _CONTENT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
 
@@ -202,22 +201,10 @@ def error_event(message: str, type_: str, code: int | str | None, param: str | N
 def parsed(data: bytes) -> dict[str, Any] | None:
     """Return a JSON object; None if the bytes are anything else."""
     try:
-        value = loads(data.decode("utf-8", "surrogatepass"))  # json.loads would try other encodings first
+        value = loads(data, "surrogatepass")
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def loads(text: str) -> object:
-    """Return a JSON text's value. Raises ValueError or RecursionError.
-
-    Straight from the scanner: the decoder around it costs as much again, and is needed only for blanks at the ends.
-    """
-    try:
-        value, end = _SCAN(text, 0)
-    except StopIteration:  # no value begins here
-        return _DECODER.decode(text)
-    return value if end == len(text) else _DECODER.decode(text)
 
 
 def objects(value: object) -> list[dict[str, Any]]:

@@ -16,15 +16,15 @@ from typing import Any
 
 from gateway.door.walk import FOLLOWED, LONG, ROUTING, Place, Places, Walk, bad, check_depth, too_deep
 from gateway.errors import ApiError
+from serving.quick import loads
 
 JSON_TYPE = b"application/json"
 _ROLE = b'"role"'
 _BY_USER = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"user"')
 _MODEL = b'"model"'
 _MODEL_AT = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\\x00-\x1f]*")')
-_STREAM, _OPTIONS = b'"stream"', b'"stream_options"'
+_OTHERS = (("stream", b'"stream"'), ("stream_options", b'"stream_options"'))
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
-_SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _USUAL_NAMES = ROUTING | {
     "best_of", "frequency_penalty", "input", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
     "messages", "metadata", "n", "parallel_tool_calls", "presence_penalty", "prompt", "response_format",
@@ -241,7 +241,7 @@ def read(body: bytes, bounds: Bounds = _USUAL, *, usage: bool = True, model: str
     """
     try:
         found = _parsed(body, bounds) or _walked(body, bounds)
-    except (ValueError, StopIteration) as error:
+    except ValueError as error:
         raise bad(f"The body is no JSON object: {error}.") from None
     except RecursionError:
         raise too_deep(bounds.depth) from None
@@ -254,17 +254,20 @@ def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
     A quote inside a string is escaped, so `"model"` is a name or a whole string. If it stands there once, no escape
     spells it anew, and there is a member of that name, then this is it.
     """
-    if len(body) > LONG or body.count(_MODEL) != 1 or body.count(_STREAM) > 1 or body.count(_OPTIONS) > 1:
-        return None
-    named = _MODEL_AT.search(body) if body.startswith(b"{") else None
-    if named is None or _ESCAPED_LETTER.search(body):
+    at = body.find(_MODEL) if len(body) <= LONG and body.startswith(b"{") else -1
+    named = _MODEL_AT.match(body, at) if at >= 0 else None
+    if named is None or body.find(_MODEL, at + 1) >= 0 or (b"\\" in body and _ESCAPED_LETTER.search(body)):
         return None
     check_depth(body, bounds.depth)
-    text = body.decode()
-    known, end = _SCAN(text, 0)  # json.loads would take half as long again
-    if not isinstance(known, dict) or "model" not in known or text[end:].strip(" \t\r\n"):
+    known = loads(body)
+    if not isinstance(known, dict) or "model" not in known or _doubled(body, known):
         return None
     return (known, named.span(1)) if known.keys() <= _USUAL_NAMES or _rightly_spelt(known) else None
+
+
+def _doubled(body: bytes, known: dict[str, Any]) -> bool:
+    """Tell whether another name that is routed by may be given twice."""
+    return any(name in known and body.count(quoted) > 1 for name, quoted in _OTHERS)
 
 
 def _walked(body: bytes, bounds: Bounds) -> tuple[Places, Place]:
