@@ -21,6 +21,7 @@ from gateway.door.guest import Guest
 from gateway.door.reception import Reception, too_large
 from gateway.errors import ApiError
 from gateway.relay.exchange import Exchange
+from gateway.repeat import Repeat, learned
 from gateway.routes.table import PROXIED, Route
 from gateway.settings import Limits
 
@@ -28,6 +29,7 @@ _LOG = logging.getLogger("linnet.gateway")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOO_LARGE = 431, "The head, or the framing of the body, is too large.", "head_too_large"
 _FRAMING = 64 * 1024  # bytes
+_BESIDES = frozenset({b"expect", b"transfer-encoding"})  # a request with these is more than one head and one body
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _VERSIONS = frozenset({"1.0", "1.1"})
 _LINGER_S = 2.0  # how long a refused client may go on sending before the connection is cut under its answer
@@ -42,6 +44,8 @@ class Door(HttpToolsProtocol):
         self._limits = limits
         self.url = b""
         self._guest: Guest | None = None  # whose body is being read
+        self._served: Guest | None = None  # whose request was complete just now
+        self._known: tuple[Repeat, Guest] | None = None  # the head that this client says each time
         self._parts: list[bytes] = []
         self._size = 0
         self._client: Client | None = None  # who is being answered
@@ -66,8 +70,11 @@ class Door(HttpToolsProtocol):
         """Parse what came."""
         if self._deaf:
             return
+        between = self._client is None and not self._heading and not self._ordinary
+        if between and self._known is not None and self._again(*self._known, data):
+            return
         # Bytes that come while nothing is open, and open nothing, are nobody's: a few line ends, or a flood.
-        self._begun = self._heading or self._ordinary or self._client is not None
+        self._begun = not between
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -86,6 +93,8 @@ class Door(HttpToolsProtocol):
                 return
         if self._late is None and (self._heading or self._guest is not None):
             self._late = self.loop.call_later(self._limits.head_s, self._too_late)
+        if self._served is not None:
+            self._learn(self._served, data if between else b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A client that is gone needs no answer."""
@@ -197,8 +206,13 @@ class Door(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
         parts, self._parts = self._parts, []
+        self._served = guest
+        self._serve(guest, client, parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _serve(self, guest: Guest, client: Client, body: bytes) -> None:
+        """Start the answer to a request that is complete."""
         try:
-            exchange = self._reception.serve(guest, parts[0] if len(parts) == 1 else b"".join(parts), client)
+            exchange = self._reception.serve(guest, body, client)
         except ApiError as error:
             self._reception.refused(error, client.request_id, guest.route.path)
             client.refuse(error)
@@ -211,6 +225,28 @@ class Door(HttpToolsProtocol):
             self._exchange = exchange
             if self._stalled is not None:  # it has not taken its last answer yet
                 exchange.pause()
+
+    # a client that says the same head again
+
+    def _learn(self, guest: Guest, message: bytes) -> None:
+        """Remember the head of a request that came in one piece, if it can only mean the same again."""
+        self._served = None
+        headers = guest.headers
+        client = self._client
+        if client is not None and client.chunked and client.keep_alive and _BESIDES.isdisjoint(headers):
+            repeat = learned(message, self._size)
+            self._known = None if repeat is None else (repeat, guest)
+
+    def _again(self, repeat: Repeat, guest: Guest, message: bytes) -> bool:
+        """Serve a request whose head was read before; False if it has to be read."""
+        body = repeat.body(message)
+        again = None if body is None else self._reception.greet_again(guest, len(body))
+        if body is None or again is None:
+            return False
+        self.url, self._came = guest.route.raw, 0
+        self._client = client = Client(self, again.request_id, chunked=True, keep_alive=True)
+        self._serve(again, client, body)
+        return True
 
     # the client's answer calls these
 
@@ -278,6 +314,7 @@ class Door(HttpToolsProtocol):
     def _to_application(self) -> None:
         """Hand the head on as uvicorn itself would have read it."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
+        self._known = None  # while the application answers, nothing else may be served here
         if self._late is not None:  # it would be the next request's
             self._late.cancel()
             self._late = None
@@ -332,6 +369,7 @@ class Door(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Close so that the client can still read the answer: a reset while it sends would take it away."""
+        self._known = None
         if self._late is not None:
             self._late.cancel()
         if self._deaf and not self.transport.is_closing() and self.transport.can_write_eof():

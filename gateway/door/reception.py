@@ -65,6 +65,16 @@ class Reception:
             raise too_large(most)
         return Guest(route, known, caller, request_id, most)
 
+    def greet_again(self, guest: Guest, size: int) -> Guest | None:
+        """Judge a request by a head that was good before; None if it is not any more: then it has to be refused."""
+        if size > guest.body_most:
+            return None
+        try:
+            caller = self._keys.identify(guest.headers.get(_AUTHORIZATION))
+        except ApiError:
+            return None
+        return Guest(guest.route, guest.headers, caller, self.request_id(guest.headers), guest.body_most)
+
     def serve(self, guest: Guest, body: bytes, client: Client) -> Exchange:
         """Start the exchange of a request that is complete. Raises ApiError."""
         began = monotonic()

@@ -16,6 +16,7 @@ from typing import Protocol
 import httptools
 
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
+from gateway.repeat import Repeat, learned
 
 _LOG = logging.getLogger("linnet.gateway")
 _HEADERS_MOST = 200
@@ -75,12 +76,14 @@ class Connection(asyncio.Protocol):
         "_heard_at",
         "_keep",
         "_keeper",
+        "_known",
         "_loop",
         "_parser",
         "_patience",
         "_paused",
         "_sent_at",
         "_sink",
+        "_size",
         "_status",
         "_timer",
         "_timer_at",
@@ -101,6 +104,8 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._status = 0
         self._framed = self._complete = self._keep = self._paused = False
+        self._size = 0  # of the body, as far as it came
+        self._known: tuple[Repeat, int, Headers] | None = None  # the head that this engine says each time
         self._framing = 0  # bytes since the last piece of a body
         self._sent_at = self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -116,7 +121,7 @@ class Connection(asyncio.Protocol):
             raise RuntimeError("a connection takes one request at a time")
         self._sink, self._patience = sink, patience
         self.used += 1
-        self._status, self._headers, self._framing = 0, [], 0
+        self._status, self._headers, self._framing, self._size = 0, [], 0, 0
         self._framed = self._complete = self._keep = self._paused = self.heard = False
         self._sent_at = self._heard_at = now = monotonic()
         wait = min(patience.first_byte_s, patience.total_s)
@@ -171,8 +176,11 @@ class Connection(asyncio.Protocol):
         if self._sink is None or parser is None:  # an engine that speaks unasked cannot be trusted with the next answer
             self.close()
             return
+        fresh = not self.heard
         self.heard = True
         self._heard_at = monotonic()
+        if fresh and self._known is not None and self._again(*self._known, data):
+            return
         self._framing += len(data)
         try:
             parser.feed_data(data)
@@ -186,9 +194,35 @@ class Connection(asyncio.Protocol):
                 self._fail(BadAnswerError(f"not HTTP/1.1: {error}"))
                 return
         if self._complete:
+            if fresh:
+                self._learn(data)
             self._finish()
         elif self._framing > _FRAMING_MOST:
             self._fail(BadAnswerError("a head, or a framing, without end"))
+
+    def _learn(self, reply: bytes) -> None:
+        """Remember the head of a reply that came in one piece."""
+        repeat = learned(reply, self._size) if self._keep and self._framed else None
+        self._known = None if repeat is None else (repeat, self._status, self._headers)
+
+    def _again(self, repeat: Repeat, status: int, headers: Headers, reply: bytes) -> bool:
+        """Hand on a reply whose head was read before; False if it has to be read."""
+        body, sink = repeat.body(reply), self._sink
+        if body is None or sink is None:
+            return False
+        self._status = status
+        try:
+            sink.head(status, headers)
+            if self._sink is sink and body:
+                sink.body(body)
+        except Exception:
+            _LOG.exception("a reply could not be handed on")
+            self._fail(BadAnswerError("the gateway could not hand it on"))
+            return True
+        if self._sink is sink:
+            self._complete = self._keep = self._framed = True
+            self._finish()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits for a reply; one without length or chunks ends here."""
@@ -243,6 +277,7 @@ class Connection(asyncio.Protocol):
         if self._sink is None or self._complete:
             return
         if self._status:
+            self._size += len(body)
             self._sink.body(body)
         else:
             self._fail(BadAnswerError("a body before its head"))
