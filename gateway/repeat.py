@@ -8,10 +8,11 @@ piece, with its length in a `content-length`, is compared; whatever else comes g
 from __future__ import annotations
 
 import re
+from typing import Final
 
-_END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
-_DIGITS_MOST = 9
+_END: Final = b"\r\n\r\n"
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)\r\n", re.IGNORECASE)
+_DIGITS_MOST: Final = 9
 
 
 class Repeat:

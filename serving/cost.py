@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from serving.errors import ServingError
 from serving.wire import Usage
 
-_PER_MILLION = 1_000_000
-SECONDS_PER_HOUR = 3600
+_PER_MILLION: Final = 1_000_000
+SECONDS_PER_HOUR: Final = 3600
 
 
 class CostError(ServingError):

@@ -8,10 +8,11 @@ bytes up to and including the blank line.
 from __future__ import annotations
 
 import re
+from typing import Final
 
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-_LONGEST_END = 4  # CRLF CRLF
-_BOM = b"\xef\xbb\xbf"
+_BLANK_LINE: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LONGEST_END: Final = 4  # CRLF CRLF
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 class FrameSplitter:

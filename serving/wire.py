@@ -12,16 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, Final
 
 from serving.quick import loads
 from serving.sse import payload
 
-DONE = b"data: [DONE]\n\n"
-_CHAT_USAGE = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
-_RESPONSES_USAGE = ("input_tokens", "output_tokens", "input_tokens_details")
-_BROKEN_FINISHES = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
-_CONTENT_FIELDS = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
+DONE: Final = b"data: [DONE]\n\n"
+_CHAT_USAGE: Final = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
+_RESPONSES_USAGE: Final = ("input_tokens", "output_tokens", "input_tokens_details")
+_BROKEN_FINISHES: Final = frozenset({"abort", "error"})  # vLLM's own words for an answer that its engine gave up
+_CONTENT_FIELDS: Final = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal")
 
 
 class FrameKind(StrEnum):
@@ -48,11 +48,15 @@ class Usage:
 class WholeAnswer:
     """An answer that came in one body."""
 
-    content_chunks: ClassVar[int] = 0  # in none: what a stream's reader tells, this tells too
     finish_reason: str = ""
     usage: Usage | None = None
     error: str | None = None
     text: str = ""
+
+    @property
+    def content_chunks(self) -> int:
+        """In how many chunks content came: in none. What a stream's reader tells, this tells too."""
+        return 0
 
     @property
     def complete(self) -> bool:

@@ -26,11 +26,23 @@ HOT = tuple(
     for package, names in {
         "canary/core": ("arms", "assignment", "outcome", "tally", "tripwire", "watchdog"),
         "gateway/door": ("access", "ask", "client", "guest", "meter", "protocol", "quota", "reception", "walk"),
-        "gateway/pool": ("admission", "balance", "breaker", "connection", "pool", "replica", "seats", "sending"),
-        "gateway/record": ("evidence", "metrics"),
-        "gateway/relay": ("answer", "exchange", "naming", "template", "trial"),
-        "gateway/split": ("choice",),
-        "serving": ("cost", "sse"),
+        "gateway/pool": (
+            "admission",
+            "balance",
+            "breaker",
+            "connection",
+            "pool",
+            "replica",
+            "retry",
+            "seats",
+            "sending",
+        ),
+        "gateway/record": ("evidence", "metrics", "series"),
+        "gateway/relay": ("answer", "bill", "desk", "exchange", "naming", "template", "trial"),
+        "gateway/routes": ("table",),
+        "gateway/split": ("choice", "splits"),
+        "gateway": ("repeat",),
+        "serving": ("cost", "sse", "wire"),
     }.items()
     for name in names
 )

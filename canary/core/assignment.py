@@ -8,10 +8,11 @@ the candidate, a shrinking one only back, and any number of workers agree withou
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Final
 
 from canary.core.arms import Arm, Split
 
-_SCALE = float(1 << 64)
+_SCALE: Final = float(1 << 64)
 
 
 def point(salt: str, unit: str) -> float:

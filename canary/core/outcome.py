@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from canary.core.arms import Arm
 
@@ -18,7 +19,7 @@ class Result(StrEnum):
     CANCELLED = "cancelled"  # the client went away
 
 
-FAILURES = frozenset({Result.ERROR, Result.TIMEOUT})
+FAILURES: Final = frozenset({Result.ERROR, Result.TIMEOUT})
 
 
 @dataclass(slots=True)  # one is made for every request: frozen ones cost three times as much

@@ -12,25 +12,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import ceil, log
+from typing import Final
 
 from canary.core.arms import Arm
 from canary.core.outcome import FAILURES, Outcome, Result
 
-GROWTH = 1.02  # each bucket reaches 2 % further than the one before
-LOWEST = 1e-4  # seconds; bucket 0 holds everything up to here
-TOP = 1000  # 40,000 s and whatever never came: timeouts
-HISTOGRAMS = ("ttft", "tpot", "e2e")
-PAIR = "pair."
-_LOG_GROWTH = math.log(GROWTH)
+GROWTH: Final = 1.02  # each bucket reaches 2 % further than the one before
+LOWEST: Final = 1e-4  # seconds; bucket 0 holds everything up to here
+TOP: Final = 1000  # 40,000 s and whatever never came: timeouts
+HISTOGRAMS: Final = ("ttft", "tpot", "e2e")
+PAIR: Final = "pair."
+_LOG_GROWTH: Final = math.log(GROWTH)
 
 # Dollars are kept on a binary grid, so that doubles add up to the same bits in any order: exact up to 8,000 USD.
-_COST_GRID, _COST2_GRID = 2**40, 2**60
-_SQUARES = 2**20  # how many squares of the one grid's step are a step of the other
-_COST_MOST = 1e6  # USD; no request costs a million, and its square would leave the grid
-_GRIDS = {"sum.cost": _COST_GRID, "sum.cost_tokens": _COST_GRID, "sum.cost2": _COST2_GRID}
+_COST_GRID: Final = 2**40
+_COST2_GRID: Final = 2**60
+_SQUARES: Final = 2**20  # how many squares of the one grid's step are a step of the other
+_COST_MOST: Final = 1e6  # USD; no request costs a million, and its square would leave the grid
+_GRIDS: Final = {"sum.cost": _COST_GRID, "sum.cost_tokens": _COST_GRID, "sum.cost2": _COST2_GRID}
 
 # An Enum looks its members up in Python; every request would pay for it.
-_OK, _TIMEOUT = Result.OK, Result.TIMEOUT
+_OK: Final = Result.OK
+_TIMEOUT: Final = Result.TIMEOUT
 
 Key = tuple[int, str, str]
 Amount = int | float

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic
+from typing import Final, Generic
 
 from canary.core.arms import Arm
 from canary.core.watchdog import Hang, Watchdog, Who
 
-FAILED = math.log(0.95 / 0.2)  # log likelihood ratio of a failure: 95 % of requests fail, against 20 %
-SERVED = math.log(0.05 / 0.8)
-THRESHOLD = 9.2  # six failures running cross it
-LAST = 50  # baseline reports that must look healthy
-LAST_FAILED = 2
-SINCE = 3  # baseline reports needed since the candidate began to fail
-SINCE_RATE = 0.2
+FAILED: Final = math.log(0.95 / 0.2)  # log likelihood ratio of a failure: 95 % of requests fail, against 20 %
+SERVED: Final = math.log(0.05 / 0.8)
+THRESHOLD: Final = 9.2  # six failures running cross it
+LAST: Final = 50  # baseline reports that must look healthy
+LAST_FAILED: Final = 2
+SINCE: Final = 3  # baseline reports needed since the candidate began to fail
+SINCE_RATE: Final = 0.2
 
 
 class Tripwire(Generic[Who]):

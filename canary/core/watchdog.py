@@ -31,19 +31,19 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from canary.core.arms import Arm
 
 Who = TypeVar("Who")  # anything that can be a key
 
-FLOOR_S = 10.0  # seconds; nothing is overdue before
-TIMES = 3.0
-KEPT = 200  # answers of the baseline that are remembered
-LEAST = 20
-SINCE = 3
-LATE_RATE = 0.2
-_SERVED_KEPT = 256  # of the candidate: so many answers outweigh any number that could be waiting
+FLOOR_S: Final = 10.0  # seconds; nothing is overdue before
+TIMES: Final = 3.0
+KEPT: Final = 200  # answers of the baseline that are remembered
+LEAST: Final = 20
+SINCE: Final = 3
+LATE_RATE: Final = 0.2
+_SERVED_KEPT: Final = 256  # of the candidate: so many answers outweigh any number that could be waiting
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from canary.apikeys import ApiKey, ApiKeys, KeyLimits, Scope, parse
@@ -26,10 +27,10 @@ from gateway.errors import ApiError, SettingsError
 
 __all__ = ["Caller", "KeyFile", "Keys", "Scope", "check_bind", "identify", "is_loopback", "keys_at_start"]
 
-_LOG = logging.getLogger("linnet.gateway")
-_BEARER = b"bearer "
-_REMEMBERED = 1024  # loopback callers
-_CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+_LOG: Final = logging.getLogger("linnet.gateway")
+_BEARER: Final = b"bearer "
+_REMEMBERED: Final = 1024  # loopback callers
+_CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Caller:
     limits: KeyLimits | None = None
 
 
-_LOOPBACK_SCOPES = frozenset({Scope.INFERENCE, Scope.TESTER})
-_NOBODY = Caller("", _LOOPBACK_SCOPES)
+_LOOPBACK_SCOPES: Final = frozenset({Scope.INFERENCE, Scope.TESTER})
+_NOBODY: Final = Caller("", _LOOPBACK_SCOPES)
 
 
 def check_bind(host: str, *, keys_known: bool = False) -> None:

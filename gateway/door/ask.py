@@ -12,35 +12,35 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from gateway.door.walk import FOLLOWED, LONG, ROUTING, Place, Places, Walk, bad, check_depth, too_deep
 from gateway.errors import ApiError
 from serving.quick import loads
 
-JSON_TYPE = b"application/json"
-_ROLE = b'"role"'
-_BY_USER = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"user"')
-_MODEL = b'"model"'
-_MODEL_AT = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\\x00-\x1f]*")')
-_OTHERS = (("stream", b'"stream"'), ("stream_options", b'"stream_options"'))
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
-_USUAL_NAMES = ROUTING | {
+JSON_TYPE: Final = b"application/json"
+_ROLE: Final = b'"role"'
+_BY_USER: Final = re.compile(rb'"role"[ \t\n\r]*:[ \t\n\r]*"user"')
+_MODEL: Final = b'"model"'
+_MODEL_AT: Final = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\\x00-\x1f]*")')
+_OTHERS: Final = (("stream", b'"stream"'), ("stream_options", b'"stream_options"'))
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[4-7]")  # a name that is routed by could hide behind one
+_USUAL_NAMES: Final = ROUTING | {
     "best_of", "frequency_penalty", "input", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens",
     "messages", "metadata", "n", "parallel_tool_calls", "presence_penalty", "prompt", "response_format",
     "safety_identifier", "seed", "stop", "temperature", "tool_choice", "tools", "top_k", "top_logprobs", "top_p",
     "user",
 }  # fmt: skip
-_UNIT_FIELDS = ("user", "safety_identifier")
-_MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_REPEATS = ("n", "best_of")
-_TALKS = ("messages", "input")  # the latter is what /v1/responses calls them
-_LISTS = ("input", "prompt", "documents", "messages")
-_USUAL_ANSWER = 256  # tokens, where the client names no limit
-_TOKENS_MOST = 2**31  # no float holds any number that a client may write
-_BYTES_PER_TOKEN = 4
-_SAMPLE = 2048
-_DECODED = 6 * _SAMPLE + 1024  # bytes: no message of up to _SAMPLE characters is longer, escapes and all
+_UNIT_FIELDS: Final = ("user", "safety_identifier")
+_MOST_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_REPEATS: Final = ("n", "best_of")
+_TALKS: Final = ("messages", "input")  # the latter is what /v1/responses calls them
+_LISTS: Final = ("input", "prompt", "documents", "messages")
+_USUAL_ANSWER: Final = 256  # tokens, where the client names no limit
+_TOKENS_MOST: Final = 2**31  # no float holds any number that a client may write
+_BYTES_PER_TOKEN: Final = 4
+_SAMPLE: Final = 2048
+_DECODED: Final = 6 * _SAMPLE + 1024  # bytes: no message of up to _SAMPLE characters is longer, escapes and all
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Bounds:
     depth: int = 64  # levels
 
 
-_USUAL = Bounds()
+_USUAL: Final = Bounds()
 
 
 class Ask:

@@ -12,11 +12,12 @@ that follows: over time the rate is exact, and within a calendar minute never mo
 from __future__ import annotations
 
 from math import inf
+from typing import Final
 
 from canary.usage import Used
 
-MINUTE_S = 60.0
-DAY_S = 86_400.0
+MINUTE_S: Final = 60.0
+DAY_S: Final = 86_400.0
 
 
 class Count:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,14 +25,16 @@ from gateway.repeat import Repeat, learned
 from gateway.routes.table import PROXIED, Route
 from gateway.settings import Limits
 
-_LOG = logging.getLogger("linnet.gateway")
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_TOO_LARGE = 431, "The head, or the framing of the body, is too large.", "head_too_large"
-_FRAMING = 64 * 1024  # bytes
-_BESIDES = frozenset({b"expect", b"transfer-encoding"})  # a request with these is more than one head and one body
-_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
-_VERSIONS = frozenset({"1.0", "1.1"})
-_LINGER_S = 2.0  # how long a refused client may go on sending before the connection is cut under its answer
+_LOG: Final = logging.getLogger("linnet.gateway")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_TOO_LARGE: Final = 431, "The head, or the framing of the body, is too large.", "head_too_large"
+_FRAMING: Final = 64 * 1024  # bytes
+_BESIDES: Final = frozenset(
+    {b"expect", b"transfer-encoding"}
+)  # a request with these is more than one head and one body
+_OFFER: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
+_LINGER_S: Final = 2.0  # how long a refused client may go on sending before the connection is cut under its answer
 
 
 class Door(HttpToolsProtocol):

@@ -24,6 +24,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from math import ceil, inf
+from typing import Final
 
 from canary.apikeys import KeyLimits
 from canary.link import StoreError
@@ -32,14 +33,14 @@ from gateway.door.access import Caller
 from gateway.door.meter import DAY_S, Meter, wait
 from gateway.errors import ApiError
 
-SYNC_S = 0.1  # between two exchanges of a key that is in use
-LOST_S = 0.5  # between two tries while the store is lost
-GAP_S = 0.01  # between two exchanges at least: a key that was silent is exchanged at once
-_ACTIVE_S = 10.0  # a key that was used so recently is exchanged each time
-AT_ONCE = 100  # keys in one exchange, so that it takes a worker and the store 1 ms or two
-_FORGET_S = DAY_S
-_LOST_WAIT_S = 60.0  # what is larger than a worker's share has to wait for the store
-_LOG = logging.getLogger("linnet.gateway")
+SYNC_S: Final = 0.1  # between two exchanges of a key that is in use
+LOST_S: Final = 0.5  # between two tries while the store is lost
+GAP_S: Final = 0.01  # between two exchanges at least: a key that was silent is exchanged at once
+_ACTIVE_S: Final = 10.0  # a key that was used so recently is exchanged each time
+AT_ONCE: Final = 100  # keys in one exchange, so that it takes a worker and the store 1 ms or two
+_FORGET_S: Final = DAY_S
+_LOST_WAIT_S: Final = 60.0  # what is larger than a worker's share has to wait for the store
+_LOG: Final = logging.getLogger("linnet.gateway")
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -52,7 +53,7 @@ def span(seconds: float) -> str:
     return f"{hours}h{m}m{s}s" if hours else f"{m}m{s}s" if m else f"{s}s"
 
 
-_SPANS = tuple(span(60 + left).encode() for left in range(1, 62))  # by the whole seconds left of this minute
+_SPANS: Final = tuple(span(60 + left).encode() for left in range(1, 62))  # by the whole seconds left of this minute
 
 
 class _Metered(Meter):
@@ -268,7 +269,8 @@ class Quota:
         return _too_fast(TOKENS, limit, tokens, wait(meter.tokens, tokens, limit, rest, fold), headers)
 
 
-REQUESTS, TOKENS = ("requests", "RPM"), ("tokens", "TPM")
+REQUESTS: Final = ("requests", "RPM")
+TOKENS: Final = ("tokens", "TPM")
 
 
 def _too_fast(what: tuple[str, str], limit: int, asked: int, seconds: float, headers: Headers) -> ApiError:

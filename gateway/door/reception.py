@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import count
 from time import monotonic
+from typing import Final
 
 from gateway.door import ask, multipart
 from gateway.door.access import Keys
@@ -20,13 +21,16 @@ from gateway.routes.table import Form, Route
 from gateway.split.choice import ARM, REQUEST_ID, SESSION, SLICE, choose, request_id_from
 from gateway.split.splits import Splits
 
-_CODING = b"transfer-encoding"
-_AUTHORIZATION, _TYPE, _LENGTH, _ENCODING = b"authorization", b"content-type", b"content-length", b"content-encoding"
+_CODING: Final = b"transfer-encoding"
+_AUTHORIZATION: Final = b"authorization"
+_TYPE: Final = b"content-type"
+_LENGTH: Final = b"content-length"
+_ENCODING: Final = b"content-encoding"
 # Two of one of these mean two things to two readers.
-_ONCE = (b"host", _AUTHORIZATION, _TYPE, _ENCODING, _CODING, ARM, REQUEST_ID, SESSION, SLICE)
-_DIGITS = 12  # of a length
-_ASKED_FOR_USAGE = frozenset({Form.CHAT, Form.COMPLETION})
-_TYPES = dict.fromkeys(Form, JSON_TYPE) | {Form.UPLOAD: b"multipart/form-data"}
+_ONCE: Final = (b"host", _AUTHORIZATION, _TYPE, _ENCODING, _CODING, ARM, REQUEST_ID, SESSION, SLICE)
+_DIGITS: Final = 12  # of a length
+_ASKED_FOR_USAGE: Final = frozenset({Form.CHAT, Form.COMPLETION})
+_TYPES: Final = dict.fromkeys(Form, JSON_TYPE) | {Form.UPLOAD: b"multipart/form-data"}
 
 
 class Reception:

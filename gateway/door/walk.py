@@ -11,21 +11,22 @@ import json
 import re
 from collections.abc import Iterator
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Final
 
 from gateway.errors import ApiError
 
-LONG = 16 * 1024  # bytes; up to here the parser's C loop is the faster way over a value
-FOLLOWED = 2000  # tokens; beyond, too
-ROUTING = frozenset({"model", "stream", "stream_options"})
-_SPACE = re.compile(rb"[ \t\n\r]*")
-_NAME = re.compile(rb'[ \t\n\r]*"([\x20\x21\x23-\x5b\x5d-\x7f]*)"[ \t\n\r]*:[ \t\n\r]*')
-_NEXT = re.compile(rb"[ \t\n\r]*([,}])[ \t\n\r]*")
-_SCALAR = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_STRUCTURE = re.compile(rb'["{}\[\]]')
-_NO_BRACKETS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^{}\[\]"]++', re.DOTALL)
-_DECODER = json.JSONDecoder()
-_BACKSLASH = 0x5C
-_OPENERS = b"{["
+LONG: Final = 16 * 1024  # bytes; up to here the parser's C loop is the faster way over a value
+FOLLOWED: Final = 2000  # tokens; beyond, too
+ROUTING: Final = frozenset({"model", "stream", "stream_options"})
+_SPACE: Final = re.compile(rb"[ \t\n\r]*")
+_NAME: Final = re.compile(rb'[ \t\n\r]*"([\x20\x21\x23-\x5b\x5d-\x7f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_NEXT: Final = re.compile(rb"[ \t\n\r]*([,}])[ \t\n\r]*")
+_SCALAR: Final = re.compile(rb"true|false|null|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_STRUCTURE: Final = re.compile(rb'["{}\[\]]')
+_NO_BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^{}\[\]"]++', re.DOTALL)
+_DECODER: Final = json.JSONDecoder()
+_BACKSLASH: Final = 0x5C
+_OPENERS: Final = b"{["
 
 Place = tuple[int, int]
 

@@ -15,12 +15,12 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-_LEAST_WEIGHT = 0.1
-_HASHES = 8  # 64 bytes each, that is 8 points: 64 points a replica
-_POINT = 8
+_LEAST_WEIGHT: Final = 0.1
+_HASHES: Final = 8  # 64 bytes each, that is 8 points: 64 points a replica
+_POINT: Final = 8
 
 
 class Place(Protocol):

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Final
 
 from gateway.pool.options import PoolOptions
 
-_MOST_DOUBLINGS = 16
+_MOST_DOUBLINGS: Final = 16
 
 
 class State(StrEnum):

@@ -11,21 +11,21 @@ import logging
 import socket
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 import httptools
 
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 from gateway.repeat import Repeat, learned
 
-_LOG = logging.getLogger("linnet.gateway")
-_HEADERS_MOST = 200
-_COPIED = 16 * 1024  # bytes that are sooner copied than written apart
-_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-_FRAMING_MOST = 64 * 1024  # bytes that bring no piece of a body
-_VERSIONS = frozenset({"1.0", "1.1"})
+_LOG: Final = logging.getLogger("linnet.gateway")
+_HEADERS_MOST: Final = 200
+_COPIED: Final = 16 * 1024  # bytes that are sooner copied than written apart
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+_FRAMING_MOST: Final = 64 * 1024  # bytes that bring no piece of a body
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 _INFORMS, _ANSWERS = 100, 200  # the first statuses that do
-_FOREVER = float("inf")
+_FOREVER: Final = float("inf")
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -65,7 +65,7 @@ class Keeper(Protocol):
         """It is no more."""
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One connection, one request at a time; `keeper` is told what becomes of it."""
 
     __slots__ = (
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             sink.head(status, headers)
             if self._sink is sink and body:
                 sink.body(body)
-        except Exception:
+        except Exception:  # noqa: BLE001 - as where llhttp calls
             _LOG.exception("a reply could not be handed on")
             self._fail(BadAnswerError("the gateway could not hand it on"))
             return True
@@ -234,6 +234,16 @@ class Connection(asyncio.Protocol):
                 self._fail(LostError(f"the connection was lost ({exc or 'closed'})", heard=self.heard))
         self.close()
         self._keeper.lost(self)
+
+    def eof_received(self) -> bool:
+        """Let the transport be closed: an engine that says no more hears no more."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Keep what is written: a request is in hand as a whole."""
+
+    def resume_writing(self) -> None:
+        """Nothing has waited."""
 
     # httptools calls these
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from random import Random
 from time import monotonic
+from typing import Final
 
 from gateway.pool.admission import Gate
 from gateway.pool.balance import Rings
@@ -17,7 +18,7 @@ from gateway.pool.seats import Pool
 from gateway.pool.sending import Errand, Sending
 from gateway.settings import Limits
 
-_USUAL = PoolOptions()
+_USUAL: Final = PoolOptions()
 
 
 def _nobody(_: str) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.errors import ConnectError, LostError, UpstreamError
 from gateway.pool.connection import Connection, Headers, Patience, Sink
 from gateway.pool.replica import Replica
 from gateway.pool.seats import Pool, Seat
 
-_SERVER_ERRORS = 500
-_TOKENS_MOST = 131_072  # a client may name any number; no engine's work is larger by that
+_SERVER_ERRORS: Final = 500
+_TOKENS_MOST: Final = 131_072  # a client may name any number; no engine's work is larger by that
 
 
 class Carrier(Protocol):

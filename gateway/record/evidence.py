@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from canary.core.arms import Split
 from canary.core.outcome import FAILURES, Outcome, Result
@@ -19,11 +19,11 @@ from canary.store import Batch, Store, Trip
 from gateway.record.metrics import Metrics
 from gateway.split.splits import Splits
 
-_LOG = logging.getLogger("linnet.gateway")
-FLUSH_S = 0.25
-_KEPT_MOST = 64  # attempts that are over, kept while the store is away; each is a bounded set of sums
-_TRIPS_MOST = 64
-_OK = Result.OK  # an Enum looks its members up in Python; every request would pay for it
+_LOG: Final = logging.getLogger("linnet.gateway")
+FLUSH_S: Final = 0.25
+_KEPT_MOST: Final = 64  # attempts that are over, kept while the store is away; each is a bounded set of sums
+_TRIPS_MOST: Final = 64
+_OK: Final = Result.OK  # an Enum looks its members up in Python; every request would pay for it
 
 Attempt = tuple[str, str, int]  # model, release, attempt
 

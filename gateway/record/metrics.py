@@ -9,18 +9,19 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Collection, Mapping
+from typing import Final
 
 from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
 from gateway.record.series import OTHER, TABLE, WORDS, Labels, Numbers, Snapshot, Sums
 from gateway.split.splits import Route
 
-_WHOLE = TABLE["linnet_request_seconds"].bounds
-_FIRST = TABLE["linnet_ttft_seconds"].bounds
-_TOKEN = TABLE["linnet_tpot_seconds"].bounds
-_OWN = TABLE["linnet_overhead_seconds"].bounds
-_PART = TABLE["linnet_shadow_agreement"].bounds
-_OK = Result.OK  # an Enum looks its members up in Python; every request would pay for it
+_WHOLE: Final = TABLE["linnet_request_seconds"].bounds
+_FIRST: Final = TABLE["linnet_ttft_seconds"].bounds
+_TOKEN: Final = TABLE["linnet_tpot_seconds"].bounds
+_OWN: Final = TABLE["linnet_overhead_seconds"].bounds
+_PART: Final = TABLE["linnet_shadow_agreement"].bounds
+_OK: Final = Result.OK  # an Enum looks its members up in Python; every request would pay for it
 
 
 def _observe(numbers: Numbers, bounds: tuple[float, ...], value: float) -> None:

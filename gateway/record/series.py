@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-OTHER = "other"  # whatever a client chose
+OTHER: Final = "other"  # whatever a client chose
 
 Numbers = list[float]
 Labels = tuple[str, ...]
@@ -28,7 +29,7 @@ class Kind(StrEnum):
     LATEST = "latest"  # a gauge: whoever spoke last
 
 
-LASTING = frozenset({Kind.COUNTER, Kind.HISTOGRAM})
+LASTING: Final = frozenset({Kind.COUNTER, Kind.HISTOGRAM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,13 @@ class Metric:
         return [0] * (len(self.bounds) + 2 if self.bounds else 1)
 
 
-_MODEL = ("model",)
-_ARM = ("model", "arm")
-_FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
-_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0)
-_FIRST = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-_WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0)
-_PART = tuple(part / 10 for part in range(11))
+_MODEL: Final = ("model",)
+_ARM: Final = ("model", "arm")
+_FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+_TOKEN: Final = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0)
+_FIRST: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_WHOLE: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0)
+_PART: Final = tuple(part / 10 for part in range(11))
 
 TABLE: Mapping[str, Metric] = {
     "linnet_requests_total": Metric(Kind.COUNTER, "Requests by how they ended.", (*_ARM, "outcome")),

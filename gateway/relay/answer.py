@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from canary.core.arms import Arm, Endpoint
 from canary.core.outcome import Outcome, Result
@@ -21,10 +21,10 @@ from serving.responses import ResponsesReader, read_response, response_error
 from serving.sse import FrameSplitter
 from serving.wire import DONE, AnswerReader, FrameKind, Usage, WholeAnswer, error_event, read_whole, readable
 
-_BROKEN = "the model's engine ended the answer before it was complete"
-_BYTES = b"application/octet-stream"
-_LESSONS = 8  # templates tried in one stream: frames that differ each time are parsed, not learned from
-_NAMED = frozenset({FrameKind.CONTENT, FrameKind.OTHER, FrameKind.USAGE})
+_BROKEN: Final = "the model's engine ended the answer before it was complete"
+_BYTES: Final = b"application/octet-stream"
+_LESSONS: Final = 8  # templates tried in one stream: frames that differ each time are parsed, not learned from
+_NAMED: Final = frozenset({FrameKind.CONTENT, FrameKind.OTHER, FrameKind.USAGE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Manner:
     learn: Callable[[bytes, PublicName], Template | CountedTemplate | None] = learn
 
 
-_CHAT = Manner(AnswerReader, read_whole)
+_CHAT: Final = Manner(AnswerReader, read_whole)
 MANNERS: Mapping[Form, Manner] = {
     Form.CHAT: _CHAT,
     Form.COMPLETION: _CHAT,

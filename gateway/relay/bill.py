@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from canary.core.arms import Endpoint
 from canary.core.outcome import Outcome, Result
 
-_WORKED = frozenset({Result.OK, Result.CANCELLED, Result.TIMEOUT})
+_WORKED: Final = frozenset({Result.OK, Result.CANCELLED, Result.TIMEOUT})
 
 
 def bill(outcome: Outcome, prompt_estimate: int, endpoint: Endpoint, *, sent: bool = True) -> tuple[int, float]:

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from time import monotonic
+from typing import Final
 
 from canary.core.arms import Arm, Endpoint
 from canary.core.outcome import Outcome, Result
@@ -32,11 +33,11 @@ from gateway.relay.desk import Desk
 from gateway.relay.trial import EngineError, Trial
 from gateway.split.choice import Choice
 
-_JSON = b"application/json"
-_NOT_FOUND = 404
-_SERVER_ERRORS = 500
-_CONTEXT = (b"traceparent", b"tracestate")
-_PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
+_JSON: Final = b"application/json"
+_NOT_FOUND: Final = 404
+_SERVER_ERRORS: Final = 500
+_CONTEXT: Final = (b"traceparent", b"tracestate")
+_PLAIN: Final = re.compile(rb"[\x20-\x7e]{1,512}")
 
 
 class Exchange:

@@ -11,14 +11,15 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Final
 
-_KEY = b'"model"'
-_NESTED = b'{"response":{'
-_OPENED = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*(\}?)")
-_NAME = re.compile(r'[ \t\n\r]*"((?:[^"\\\x00-\x1f]|\\.)*+)"[ \t\n\r]*:[ \t\n\r]*')
-_FOLLOWING = re.compile(r"[ \t\n\r]*([,}])")
-_DATA = re.compile(rb"^(?:\xef\xbb\xbf)?data:[ ]?(.*)$", re.MULTILINE)
-_DECODER = json.JSONDecoder()
+_KEY: Final = b'"model"'
+_NESTED: Final = b'{"response":{'
+_OPENED: Final = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*(\}?)")
+_NAME: Final = re.compile(r'[ \t\n\r]*"((?:[^"\\\x00-\x1f]|\\.)*+)"[ \t\n\r]*:[ \t\n\r]*')
+_FOLLOWING: Final = re.compile(r"[ \t\n\r]*([,}])")
+_DATA: Final = re.compile(rb"^(?:\xef\xbb\xbf)?data:[ ]?(.*)$", re.MULTILINE)
+_DECODER: Final = json.JSONDecoder()
 
 
 class PublicName:

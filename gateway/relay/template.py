@@ -10,7 +10,7 @@ bytes, and saying it twice changes nothing; so a template holds until any other 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from gateway.relay.naming import PublicName
 from serving.responses import ResponsesReader
@@ -19,13 +19,13 @@ from serving.wire import AnswerReader, objects, parsed
 
 Reader = AnswerReader | ResponsesReader
 
-_PROBE = b"a-text-no-engine-sends"
-_PLAIN = re.compile(rb"[ !#-\[\]-~]+").fullmatch  # ASCII without quote, backslash and controls
-_STRING = re.compile(rb'(?>[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))++')
-_NUMBER = re.compile(rb"0|[1-9][0-9]{0,14}")
-_PROBE_NUMBER = b"918273645546372"
-_CHAT_FIELDS = ("content", "text", "reasoning", "reasoning_content")
-_SEQUENCE = b'"sequence_number":'
+_PROBE: Final = b"a-text-no-engine-sends"
+_PLAIN: Final = re.compile(rb"[ !#-\[\]-~]+").fullmatch  # ASCII without quote, backslash and controls
+_STRING: Final = re.compile(rb'(?>[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))++')
+_NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
+_PROBE_NUMBER: Final = b"918273645546372"
+_CHAT_FIELDS: Final = ("content", "text", "reasoning", "reasoning_content")
+_SEQUENCE: Final = b'"sequence_number":'
 
 
 class Template:

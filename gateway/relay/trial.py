@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from canary.core.arms import Arm
 from canary.core.assignment import mirrored
@@ -22,18 +22,21 @@ from gateway.routes.table import Form, Route
 from gateway.split.choice import Choice
 from serving.wire import WholeAnswer
 
-_KEPT_TEXT = 32_000  # characters of an answer that a shadow compares
-_OK = 200
-_SERVER_ERRORS = 500
+_KEPT_TEXT: Final = 32_000  # characters of an answer that a shadow compares
+_OK: Final = 200
+_SERVER_ERRORS: Final = 500
 # A client cannot have caused these: it chose neither the engine nor the name it is served by.
-_ARMS_FAULT = frozenset({401, 403, 404, 405, 408, 429})
-_PASSED_BACK = frozenset({b"metadata"})  # where an engine describes an embedding in bytes
-_NOTHING = WholeAnswer()
+_ARMS_FAULT: Final = frozenset({401, 403, 404, 405, 408, 429})
+_PASSED_BACK: Final = frozenset({b"metadata"})  # where an engine describes an embedding in bytes
+_NOTHING: Final = WholeAnswer()
 # Enum members are looked up in Python (0.14 us each in 3.11); these are used for every request.
-_BASELINE, _GOOD, _BAD, _LATE = Arm.BASELINE, Result.OK, Result.ERROR, Result.TIMEOUT
-_STREAM = b"text/event-stream"
-_JSON = b"application/json"
-_MIRRORED = frozenset({Form.CHAT, Form.COMPLETION})  # what a shadow can ask again and score
+_BASELINE: Final = Arm.BASELINE
+_GOOD: Final = Result.OK
+_BAD: Final = Result.ERROR
+_LATE: Final = Result.TIMEOUT
+_STREAM: Final = b"text/event-stream"
+_JSON: Final = b"application/json"
+_MIRRORED: Final = frozenset({Form.CHAT, Form.COMPLETION})  # what a shadow can ask again and score
 
 
 class EngineError(UpstreamError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Form(StrEnum):
@@ -31,7 +32,7 @@ class Route:
         return _RAW[self.path]
 
 
-_ROUTES = (
+_ROUTES: Final = (
     Route("/v1/chat/completions", Form.CHAT),
     Route("/v1/completions", Form.COMPLETION),
     Route("/v1/responses", Form.RESPONSES),
@@ -48,5 +49,5 @@ _ROUTES = (
     Route("/v1/audio/translations", Form.UPLOAD),
 )
 
-_RAW = {route.path: route.path.encode() for route in _ROUTES}
+_RAW: Final = {route.path: route.path.encode() for route in _ROUTES}
 PROXIED: Mapping[bytes, Route] = {_RAW[route.path]: route for route in _ROUTES}

@@ -12,16 +12,17 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from canary.core.arms import Split
 from gateway.pool.options import PoolOptions
 from gateway.split.catalogue import Catalogue, is_base_url
 
-_LOG = logging.getLogger("linnet.gateway")
-_POLLS_OF_AN_OLDER = 3
-_TOLD_MOST = 1000
-_USUAL = PoolOptions()
+_LOG: Final = logging.getLogger("linnet.gateway")
+_POLLS_OF_AN_OLDER: Final = 3
+_TOLD_MOST: Final = 1000
+_USUAL: Final = PoolOptions()
 
 
 @dataclass(frozen=True, slots=True)
