@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,7 +99,7 @@ class Lodge(Reception):
 
     def __init__(self) -> None:
         desk: Any = SimpleNamespace(limits=_LIMITS, metrics=SimpleNamespace(refused=lambda: None), log=None)
-        keys: Any = SimpleNamespace(identify=lambda _: None)
+        keys: Any = SimpleNamespace(identify=lambda _: None, changes=0)
         splits: Any = None
         super().__init__(desk, splits, keys, Bounds(), "fuzz")
         self.forwarded: list[Forwarded] = []
@@ -108,7 +109,7 @@ class Lodge(Reception):
         self.forwarded.append(Forwarded(guest.route.path, body))
         if not body.startswith(b"{"):
             raise ApiError(400, "The body is no JSON object.", "invalid_json")
-        client.whole(200, [], b"{}")
+        client.whole(200, b"", b"{}")
 
 
 class Gate(Door):
@@ -238,17 +239,17 @@ class Ear:
     last: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
-    def head(self, status: int, _: Headers) -> None:
+    def head(self, status: int, _: Headers, _at: float) -> None:
         """Once, first."""
         self._expect(not self.status and not self.last, "one head, first")
         self.status = status
 
-    def body(self, piece: bytes) -> None:
+    def body(self, piece: bytes, _at: float) -> None:
         """After the head, before the last word."""
         self._expect(self.status and not self.last, "a body after its head")
         self.body_ += piece
 
-    def ended(self) -> None:
+    def ended(self, _at: float) -> None:
         """Once."""
         self._expect(self.status and not self.last, "one end, after a head")
         self.last.append("ended")
@@ -306,7 +307,7 @@ def replied(raw: bytes, chance: Random) -> str:
     quiet: Any = Quiet()
     connection = Connection(keeper, quiet)
     connection.connection_made(wire)  # type: ignore[arg-type]
-    connection.send(b"", b"", Patience(_NO_TIME, _NO_TIME, _NO_TIME), ear)
+    connection.send(b"", b"", Patience(_NO_TIME, _NO_TIME, _NO_TIME), ear, monotonic())
     fed = 0
     for piece in cut(raw, chance):
         if not wire.closed and not ear.last:

@@ -120,6 +120,7 @@ class Keys:
         self._texts: dict[str, str] = {}
         self._pushed = 0
         self._forgotten = False
+        self.changes = 0  # grows whenever somebody may have become somebody else
         kept = file.read()
         self._needed = not loopback or kept is not None
         self._adopt(kept or {})
@@ -186,6 +187,7 @@ class Keys:
 
     def _adopt(self, known: dict[str, ApiKey]) -> None:
         """Rebuild the tables that requests look into."""
+        self.changes += 1
         before, holding = dict(self._callers.values()), {}
         for key_hash, key in known.items():
             caller, digest = _caller(key_hash, key), bytes.fromhex(key_hash)

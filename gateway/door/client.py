@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -70,18 +70,18 @@ class Client:
         """Say in the answer which arm gave it, under which release and generation."""
         self._arm = arm_headers(arm, release, generation)
 
-    def name_quota(self, headers: Iterable[Header]) -> None:
-        """Say in the answer how much is left to the caller."""
-        self._quota = lines(headers)
+    def name_quota(self, told: bytes) -> None:
+        """Say in the answer how much is left to the caller, in whole lines."""
+        self._quota = told
 
-    def begin(self, status: int, headers: Sequence[Header]) -> None:
-        """Send the head of a streamed answer."""
+    def begin(self, status: int, head: bytes) -> None:
+        """Send the head of a streamed answer; `head` are header lines."""
         if self.chunked:
             framing = b"transfer-encoding: chunked\r\n"
         else:
             framing = b""
             self.keep_alive = False
-        self._line.write(self._head(status, headers, framing))
+        self._line.write(self._head(status, head, framing))
 
     def piece(self, body: bytes) -> None:
         """Send one piece of a streamed answer."""
@@ -93,22 +93,22 @@ class Client:
             self._line.write(b"0\r\n\r\n")
         self._finish()
 
-    def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
-        """Send an answer in one piece."""
-        self._line.write(self._head(status, headers, b"content-length: %d\r\n" % len(body)) + body)
+    def whole(self, status: int, head: bytes, body: bytes) -> None:
+        """Send an answer in one piece; `head` are header lines."""
+        self._line.write(self._head(status, head, b"content-length: %d\r\n" % len(body), body))
         self._finish()
 
     def refuse(self, error: ApiError) -> None:
         """Send an error of the gateway's own."""
-        self.whole(error.status, error.headers(), error.body())
+        self.whole(error.status, lines(error.headers()), error.body())
 
-    def _head(self, status: int, headers: Sequence[Header], framing: bytes) -> bytes:
+    def _head(self, status: int, head: bytes, framing: bytes, body: bytes = b"") -> bytes:
         self.answered = True
         self.status = status
         first = _STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status
         closing = b"" if self.keep_alive else b"connection: close\r\n"
         return b"".join(
-            [first, self._line.dated(), lines(headers), framing, self._always, self._arm, self._quota, closing, b"\r\n"]
+            (first, self._line.dated(), head, framing, self._always, self._arm, self._quota, closing, b"\r\n", body)
         )
 
     def _finish(self) -> None:
@@ -116,6 +116,17 @@ class Client:
         self._line.finished()
 
 
+@lru_cache(maxsize=256)
+def type_line(kind: bytes) -> bytes:
+    """Return the line that says of which type an answer is."""
+    return b"content-type: %b\r\n" % kind
+
+
 def lines(headers: Iterable[Header]) -> bytes:
     """Return headers as they stand in a message."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def pairs(told: bytes) -> tuple[Header, ...]:
+    """Return header lines as names and values."""
+    return tuple((name, value) for name, _, value in (line.partition(b": ") for line in told.splitlines()))

@@ -15,10 +15,13 @@ Asked = Ask | Upload  # what a body says
 
 @dataclass(slots=True)
 class Guest:
-    """Who asks for what. `headers` by lower-case name; `body_most` is how many bytes the body may have."""
+    """Who asks for what: all that a head says. `headers` by lower-case name.
+
+    `body_most` is how many bytes the body may have; `keys` is the state of the API keys by which the caller is known.
+    """
 
     route: Route
     headers: Mapping[bytes, bytes]
     caller: Caller
-    request_id: str
     body_most: int
+    keys: int = 0

@@ -178,7 +178,7 @@ class Door(HttpToolsProtocol):
         self._client = client = Client(self, request_id, chunked=one, keep_alive=alive)
         self._parts, self._size = [], 0
         try:
-            self._guest = self._reception.greet(route, self.headers, known, request_id)
+            self._guest = self._reception.greet(route, self.headers, known)
         except ApiError as error:
             self._refuse(client, error)
             return
@@ -241,13 +241,12 @@ class Door(HttpToolsProtocol):
 
     def _again(self, repeat: Repeat, guest: Guest, message: bytes) -> bool:
         """Serve a request whose head was read before; False if it has to be read."""
-        body = repeat.body(message)
-        again = None if body is None else self._reception.greet_again(guest, len(body))
-        if body is None or again is None:
+        body, reception = repeat.body(message), self._reception
+        if body is None or not reception.still(guest, len(body)):
             return False
         self.url, self._came = guest.route.raw, 0
-        self._client = client = Client(self, again.request_id, chunked=True, keep_alive=True)
-        self._serve(again, client, body)
+        self._client = client = Client(self, reception.request_id(guest.headers), chunked=True, keep_alive=True)
+        self._serve(guest, client, body)
         return True
 
     # the client's answer calls these

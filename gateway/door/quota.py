@@ -30,6 +30,7 @@ from canary.apikeys import KeyLimits
 from canary.link import StoreError
 from canary.usage import Usage
 from gateway.door.access import Caller
+from gateway.door.client import pairs
 from gateway.door.meter import DAY_S, Meter, wait
 from gateway.errors import ApiError
 
@@ -56,10 +57,24 @@ def span(seconds: float) -> str:
 _SPANS: Final = tuple(span(60 + left).encode() for left in range(1, 62))  # by the whole seconds left of this minute
 
 
+def _lines(what: bytes) -> bytes:
+    """Return three of OpenAI's headers, to be filled in: a limit, what remains of it, how long until it is whole."""
+    return b"".join(
+        [
+            b"x-ratelimit-%b-%b: %b\r\n" % line
+            for line in ((b"limit", what, b"%d"), (b"remaining", what, b"%d"), (b"reset", what, b"%b"))
+        ]
+    )
+
+
+_OF_REQUESTS: Final = _lines(b"requests")
+_OF_TOKENS: Final = _lines(b"tokens")
+
+
 class _Metered(Meter):
     """A key's meter with what is the same in each of its answers."""
 
-    __slots__ = ("key_id", "limits", "requests_head", "tokens_head")
+    __slots__ = ("key_id", "limits")
 
     def __init__(self, key_id: str, limits: KeyLimits, unix_s: float) -> None:
         super().__init__(unix_s)
@@ -69,30 +84,15 @@ class _Metered(Meter):
     def limit(self, limits: KeyLimits) -> None:
         """Take limits; what was used stays used."""
         self.limits = limits
-        self.requests_head = (b"x-ratelimit-limit-requests", b"%d" % (limits.rpm or 0))
-        self.tokens_head = (b"x-ratelimit-limit-tokens", b"%d" % (limits.tpm or 0))
 
-    def headers(self, requests: float, tokens: float, rest: float) -> Headers:
-        """Return OpenAI's headers: limits, what remains of them, and in how long all of it is there again.
+    def told(self, requests: float, tokens: float, rest: float) -> bytes:
+        """Return OpenAI's headers as lines: limits, what remains of them, and in how long all of it is there again.
 
         What was used in this minute has expired at the end of the next.
         """
-        limits, reset = self.limits, _SPANS[int(rest * 60.0)]
-        if limits.rpm is None and limits.tpm is None:
-            return ()
-        for_requests = (
-            self.requests_head,
-            (b"x-ratelimit-remaining-requests", b"%d" % ((limits.rpm or 0) - requests)),
-            (b"x-ratelimit-reset-requests", reset),
-        )
-        if limits.tpm is None:
-            return for_requests
-        for_tokens = (
-            self.tokens_head,
-            (b"x-ratelimit-remaining-tokens", b"%d" % (limits.tpm - tokens)),
-            (b"x-ratelimit-reset-tokens", reset),
-        )
-        return for_tokens if limits.rpm is None else for_requests + for_tokens
+        rpm, tpm, reset = self.limits.rpm, self.limits.tpm, _SPANS[int(rest * 60.0)]
+        for_requests = b"" if rpm is None else _OF_REQUESTS % (rpm, rpm - requests, reset)
+        return for_requests if tpm is None else for_requests + _OF_TOKENS % (tpm, tpm - tokens, reset)
 
 
 class Quota:
@@ -124,14 +124,14 @@ class Quota:
         self._lost_at = -inf
         self._wake = asyncio.Event()
 
-    def admit(self, caller: Caller, tokens: int, now: float) -> Headers:
-        """Reserve a request and its tokens (prompt and longest answer); return the headers of its answer.
+    def admit(self, caller: Caller, tokens: int, now: float) -> bytes:
+        """Reserve a request and its tokens (prompt and longest answer); return header lines for its answer.
 
         Nothing for a caller without limits. Raises ApiError 429, and then nothing was reserved.
         """
         limits = caller.limits
         if limits is None:
-            return ()
+            return b""
         meter = self._meters.get(caller.key_id)
         if meter is None or meter.limits is not limits:
             meter = self._open(caller.key_id, limits, now)
@@ -149,7 +149,7 @@ class Quota:
             raise self._refusal(meter, tokens, rest, now + self._offset)
         meter.requests.own += 1.0
         meter.tokens.own += tokens
-        return meter.headers(requests, used, rest)
+        return meter.told(requests, used, rest)
 
     def settle(self, caller: Caller, reserved: int, used: int, usd: float, *, at: float, now: float) -> None:
         """Correct a reservation made `at` a moment, once the answer is over: the tokens it used, and its USD.
@@ -260,7 +260,7 @@ class Quota:
         """Say which limit it was: the one that lasts longest first."""
         limits, fold = meter.limits, self._fold
         requests, used = meter.requests.used(0.0, rest, fold), meter.tokens.used(0.0, rest, fold)
-        headers = meter.headers(min(requests, limits.rpm or 0), min(used, limits.tpm or 0), rest)
+        headers = pairs(meter.told(min(requests, limits.rpm or 0), min(used, limits.tpm or 0), rest))
         if limits.usd_per_day is not None and meter.spent(fold) >= limits.usd_per_day:
             return _broke(limits.usd_per_day, DAY_S - unix_s % DAY_S, headers)
         if limits.rpm is not None and meter.requests.used(1.0, rest, fold) > limits.rpm:

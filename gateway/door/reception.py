@@ -48,7 +48,7 @@ class Reception:
         """Return the client's request id, made harmless, else a fresh one."""
         return request_id_from(headers.get(REQUEST_ID), f"{self._fresh}{next(self._numbers):012x}")
 
-    def greet(self, route: Route, headers: Sequence[Header], known: Mapping[bytes, bytes], request_id: str) -> Guest:
+    def greet(self, route: Route, headers: Sequence[Header], known: Mapping[bytes, bytes]) -> Guest:
         """Judge a request by its head, before a byte of its body is kept; `known` are the headers by name.
 
         Raises ApiError.
@@ -67,17 +67,11 @@ class Reception:
         declared = known.get(_LENGTH, b"0")
         if not declared.isdigit() or len(declared) > _DIGITS or int(declared) > most:
             raise too_large(most)
-        return Guest(route, known, caller, request_id, most)
+        return Guest(route, known, caller, most, self._keys.changes)
 
-    def greet_again(self, guest: Guest, size: int) -> Guest | None:
-        """Judge a request by a head that was good before; None if it is not any more: then it has to be refused."""
-        if size > guest.body_most:
-            return None
-        try:
-            caller = self._keys.identify(guest.headers.get(_AUTHORIZATION))
-        except ApiError:
-            return None
-        return Guest(guest.route, guest.headers, caller, self.request_id(guest.headers), guest.body_most)
+    def still(self, guest: Guest, size: int) -> bool:
+        """Tell whether a head that was good before is good for a request whose body has so many bytes."""
+        return guest.keys == self._keys.changes and size <= guest.body_most
 
     def serve(self, guest: Guest, body: bytes, client: Client) -> Exchange:
         """Start the exchange of a request that is complete. Raises ApiError."""
@@ -89,7 +83,7 @@ class Reception:
         route = self._splits.route(asked.model)
         if route is None:
             raise no_model(asked.model)
-        choice = choose(route, asked, guest)
+        choice = choose(route, asked, guest, client.request_id)
         if guest.caller.limits is not None:
             client.name_quota(self._admitted(guest, asked, began))
         exchange = Exchange(self._desk, client, choice, asked, guest, began=began)
@@ -112,7 +106,7 @@ class Reception:
             raise ApiError(400, "Answers in the background cannot be fetched here.", "unsupported", param="background")
         return asked
 
-    def _admitted(self, guest: Guest, asked: Asked, now: float) -> Sequence[Header]:
+    def _admitted(self, guest: Guest, asked: Asked, now: float) -> bytes:
         """Reserve what a request may cost its caller; say in the answer what is left. Raises ApiError."""
         try:
             return self._desk.quota.admit(guest.caller, asked.tokens, now)

@@ -40,15 +40,18 @@ class Patience:
 
 
 class Sink(Protocol):
-    """Who hears one reply: its head, its pieces, and one last word. Nothing comes after that."""
+    """Who hears one reply: its head, its pieces, and one last word. Nothing comes after that.
 
-    def head(self, status: int, headers: Headers) -> None:
+    `at` is when the bytes came that said so, in monotonic seconds.
+    """
+
+    def head(self, status: int, headers: Headers, at: float) -> None:
         """Take the status and the headers; names are lower-case."""
 
-    def body(self, piece: bytes) -> None:
+    def body(self, piece: bytes, at: float) -> None:
         """Take a piece of the body as it came."""
 
-    def ended(self) -> None:
+    def ended(self, at: float) -> None:
         """The last word of a reply that is complete."""
 
     def failed(self, error: UpstreamError) -> None:
@@ -115,15 +118,15 @@ class Connection:
         self.used = 0  # how many requests it has carried
         self.closed = False
 
-    def send(self, head: bytes, body: bytes, patience: Patience, sink: Sink) -> None:
-        """Write one whole request; `sink` hears its reply."""
+    def send(self, head: bytes, body: bytes, patience: Patience, sink: Sink, now: float) -> None:
+        """Write one whole request `now`, in monotonic seconds; `sink` hears its reply."""
         if self._transport is None or self._sink is not None:
             raise RuntimeError("a connection takes one request at a time")
         self._sink, self._patience = sink, patience
         self.used += 1
         self._status, self._headers, self._framing, self._size = 0, [], 0, 0
         self._framed = self._complete = self._keep = self._paused = self.heard = False
-        self._sent_at = self._heard_at = now = monotonic()
+        self._sent_at = self._heard_at = now
         wait = min(patience.first_byte_s, patience.total_s)
         if self._timer is None or self._timer_at > now + wait:
             self._watch_in(wait)
@@ -212,9 +215,9 @@ class Connection:
             return False
         self._status = status
         try:
-            sink.head(status, headers)
+            sink.head(status, headers, self._heard_at)
             if self._sink is sink and body:
-                sink.body(body)
+                sink.body(body, self._heard_at)
         except Exception:  # noqa: BLE001 - as where llhttp calls
             _LOG.exception("a reply could not be handed on")
             self._fail(BadAnswerError("the gateway could not hand it on"))
@@ -229,6 +232,7 @@ class Connection:
         self.closed = True
         if self._sink is not None:
             if exc is None and self._status and not self._framed:
+                self._heard_at = monotonic()
                 self._finish()
             else:
                 self._fail(LostError(f"the connection was lost ({exc or 'closed'})", heard=self.heard))
@@ -279,7 +283,7 @@ class Connection:
             self._headers, self._framed = [], False
         elif self._sink is not None and not self._complete:
             self._status = status
-            self._sink.head(status, self._headers)
+            self._sink.head(status, self._headers, self._heard_at)
 
     def on_body(self, body: bytes) -> None:
         """Hand on a piece of the body."""
@@ -288,7 +292,7 @@ class Connection:
             return
         if self._status:
             self._size += len(body)
-            self._sink.body(body)
+            self._sink.body(body, self._heard_at)
         else:
             self._fail(BadAnswerError("a body before its head"))
 
@@ -300,17 +304,17 @@ class Connection:
 
     def _finish(self) -> None:
         """Free the connection, then say the last word: what follows may need it at once."""
-        sink, self._sink = self._sink, None
+        sink, self._sink, at = self._sink, None, self._heard_at
         if self._keep and not self.closed:
+            self.idle_since = at
             self.resume()
-            self.idle_since = monotonic()
             self._keeper.released(self)
         else:
             self.close()
         if sink is None:
             return
         try:
-            sink.ended()
+            sink.ended(at)
         except Exception:  # noqa: BLE001 - a client must not wait for an answer that nobody will send
             _LOG.exception("a reply could not be handed on")
             sink.failed(BadAnswerError("the gateway could not hand it on"))

@@ -40,18 +40,18 @@ class _Whole:
         """The body."""
         return b"".join(self._parts)
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, headers: Headers, _at: float) -> None:
         """Keep the head."""
         self.status, self.headers = status, headers
 
-    def body(self, piece: bytes) -> None:
+    def body(self, piece: bytes, _at: float) -> None:
         """Keep a piece."""
         self._parts.append(piece)
         self._size += len(piece)
         if self._size > self._most:
             self.failed(BadAnswerError(f"an answer of more than {self._most} bytes"))
 
-    def ended(self) -> None:
+    def ended(self, _at: float) -> None:
         """Wake who waits."""
         if not self.said.done():
             self.said.set_result(None)

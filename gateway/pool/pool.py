@@ -61,12 +61,12 @@ class Pools:
 
     def send(self, urls: Sequence[str], errand: Errand, sink: Sink) -> Sending:
         """Send a request that belongs to no arm to one of the replicas; `sink` hears the reply."""
-        return self.send_to(self._settle(("", "", *urls), urls, _USUAL), errand, sink)
+        return self.send_to(self._settle(("", "", *urls), urls, _USUAL), errand, sink, monotonic())
 
-    def send_to(self, pool: Pool, errand: Errand, sink: Sink) -> Sending:
-        """Send one request to one of a pool's replicas; `sink` hears the reply, perhaps before this returns."""
+    def send_to(self, pool: Pool, errand: Errand, sink: Sink, now: float) -> Sending:
+        """Send one request `now` to one of a pool's replicas; `sink` hears the reply, perhaps before this returns."""
         sending = Sending(self, pool, errand, sink)
-        sending.start()
+        sending.start(now)
         return sending
 
     def up(self, model: str, arm: str) -> bool:
@@ -81,8 +81,9 @@ class Pools:
 
     def keep(self, urls: Collection[str]) -> None:
         """Forget every replica but these; what is under way there goes on. Call it about once a second."""
+        now = monotonic()
         for replica in self._replicas.values():
-            replica.sweep()
+            replica.sweep(now)
         gone = [url for url in self._replicas if url not in urls]
         for url in gone:
             replica = self._replicas[url]

@@ -51,19 +51,19 @@ class Replica:
         self._limits = limits
         self._idle: deque[Connection] = deque()
 
-    def reusable(self) -> Connection | None:
+    def reusable(self, now: float) -> Connection | None:
         """Take the connection used last; older ones than the engine keeps are closed."""
-        self.sweep()
+        self.sweep(now)
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed:
                 return connection
         return None
 
-    def sweep(self) -> None:
+    def sweep(self, now: float) -> None:
         """Close what is idle for longer than the engine keeps it."""
         idle = self._idle
-        oldest = monotonic() - self._limits.idle_s
+        oldest = now - self._limits.idle_s
         while idle and (idle[0].closed or idle[0].idle_since < oldest):
             idle.popleft().close()
 

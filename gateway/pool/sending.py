@@ -98,9 +98,9 @@ class Sending:
         self._bad = False
         self.body = sink.body  # a connection hands pieces straight to the one who waits, without a hop
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Send to whom the pool picks."""
-        self._began = now = monotonic()
+        self._began = now
         self._send_to(self._pool.pick(self._tokens, self._errand.affinity, now), now)
 
     def abandon(self) -> None:
@@ -125,7 +125,7 @@ class Sending:
 
     # the connection calls these
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, headers: Headers, at: float) -> None:
         """Pass the head on. What a client did wrong says nothing against the engine; a 5xx does."""
         seat = self._seat
         if seat is None or self._sink is None:
@@ -133,18 +133,21 @@ class Sending:
         if status >= _SERVER_ERRORS:
             self._bad = True
         else:
-            seat.breaker.heard(self._epoch, monotonic())
-        self._sink.head(status, headers)
+            seat.breaker.heard(self._epoch, at)
+        self._sink.head(status, headers, at)
 
-    def ended(self) -> None:
+    def ended(self, at: float) -> None:
         """Pass the last word on."""
         seat = self._seat
         if seat is not None:
-            now = seat.replica.answered_at = monotonic()
-            (seat.breaker.failed if self._bad else seat.breaker.succeeded)(self._epoch, now)
+            seat.replica.answered_at = at
+            if self._bad:
+                seat.breaker.failed(self._epoch, at)
+            else:
+                seat.breaker.succeeded(self._epoch, at)
         self._leave()
         if self._sink is not None:
-            self._sink.ended()
+            self._sink.ended(at)
 
     def failed(self, error: UpstreamError) -> None:
         """Try once more what a reused connection lost unheard, else pass the last word on."""
@@ -165,11 +168,11 @@ class Sending:
             return
         self._seat = seat
         self._epoch = seat.take(self._tokens, now)
-        connection = seat.replica.reusable()
+        connection = seat.replica.reusable(now)
         if connection is None:
             self._carrier.spawn(self._send_fresh(seat))
         else:
-            self._send(seat, connection)
+            self._send(seat, connection, now)
 
     async def _send_fresh(self, seat: Seat, lost: UpstreamError | None = None) -> None:
         """Send on a fresh connection; `lost` is how a first attempt on a reused one ended."""
@@ -187,7 +190,7 @@ class Sending:
             connection.idle_since = monotonic()
             seat.replica.released(connection)
         else:
-            self._send(seat, connection)
+            self._send(seat, connection, monotonic())
 
     def _send_elsewhere(self, seat: Seat, error: ConnectError) -> None:
         """Send to another replica, as long as a client may be kept waiting for connections."""
@@ -202,10 +205,10 @@ class Sending:
             self._carrier.retried(self._pool.model)
             self._send_to(other, now)
 
-    def _send(self, seat: Seat, connection: Connection) -> None:
+    def _send(self, seat: Seat, connection: Connection, now: float) -> None:
         self._connection = connection
         errand = self._errand
-        connection.send(errand.to(seat.replica), errand.body, errand.patience, self)
+        connection.send(errand.to(seat.replica), errand.body, errand.patience, self, now)
 
     def _leave(self) -> None:
         """The replica has one request less in hand."""

@@ -18,7 +18,7 @@ from canary.core.arms import Arm, Endpoint
 from canary.core.outcome import Outcome, Result
 from canary.core.watchdog import Watchdog
 from gateway.door.ask import Ask
-from gateway.door.client import Client, Header
+from gateway.door.client import Client, Header, lines
 from gateway.door.guest import Asked, Guest
 from gateway.errors import ApiError, LateError, UpstreamError, of_upstream
 from gateway.pool.admission import OverloadedError, Ticket
@@ -116,11 +116,11 @@ class Exchange:
 
     # its trial calls these
 
-    def heard(self) -> None:
+    def heard(self, at: float) -> None:
         """The client gets its first byte: this arm does not hang."""
         dog, self._dog = self._dog, None
         if dog is not None and self._trial is not None:
-            dog.heard(self._trial.choice.arm, self, monotonic())
+            dog.heard(self._trial.choice.arm, self, at)
 
     def done(self, trial: Trial) -> None:
         """The trial's answer is out, as well as it went."""
@@ -153,7 +153,7 @@ class Exchange:
             self._end(trial, Result.ERROR, error)
             return
         if ticket.inside:
-            self._enter()
+            self._enter(now)
 
     def _ready(self) -> None:
         """A slot came free; a candidate that was withdrawn while this waited is asked no more."""
@@ -162,9 +162,9 @@ class Exchange:
             self._count(trial, Result.CANCELLED)
             self._fail_over()
         else:
-            self._enter()
+            self._enter(monotonic())
 
-    def _enter(self) -> None:
+    def _enter(self, now: float) -> None:
         """Send the request, and have it watched if an arm is on trial."""
         trial = self._trial
         if trial is None:
@@ -173,8 +173,8 @@ class Exchange:
         if choice.split.candidate is not None and not choice.forced and self.route.evidence:
             self._dog = dog = self._desk.evidence.watchdog(choice.split, stream=self.ask.stream)
             if dog is not None:
-                dog.sent(choice.arm, self, monotonic(), self.ask.tokens)
-        trial.start(self._desk)
+                dog.sent(choice.arm, self, now, self.ask.tokens)
+        trial.start(self._desk, now)
 
     def _too_late(self) -> None:
         """No slot came free in time."""
@@ -207,7 +207,7 @@ class Exchange:
         no_route = status == _NOT_FOUND and b"model" not in body
         if (status >= _SERVER_ERRORS or no_route) and body.startswith(b"{"):
             retry = b"false" if no_route else b"true"
-            self._client.whole(status, [(b"content-type", _JSON), (b"x-should-retry", retry)], body)
+            self._client.whole(status, lines([(b"content-type", _JSON), (b"x-should-retry", retry)]), body)
         else:
             self._client.refuse(of_upstream(error) if isinstance(error, UpstreamError) else error)
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from canary.core.arms import Arm
 from canary.core.assignment import mirrored
 from canary.core.outcome import Outcome, Result
-from gateway.door.client import Client, Header
+from gateway.door.client import Client, Header, lines, type_line
 from gateway.door.guest import Asked
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 from gateway.pool.connection import Headers
@@ -54,8 +54,8 @@ class Story(Protocol):
     route: Route
     head: bytes
 
-    def heard(self) -> None:
-        """The client gets its first byte."""
+    def heard(self, at: float) -> None:
+        """The client gets its first byte, of what came at that time."""
 
     def done(self, trial: Trial) -> None:
         """The answer is out."""
@@ -110,10 +110,10 @@ class Trial:
         self._pieces: list[bytes] = []
         self._size = 0
         self._stream: StreamedAnswer | None = None
-        self.body: Callable[[bytes], None] = self._gather
+        self.body: Callable[[bytes, float], None] = self._gather
 
-    def start(self, desk: Desk) -> None:
-        """Send the request to the arm."""
+    def start(self, desk: Desk, now: float) -> None:
+        """Send the request to the arm; `now` is monotonic seconds."""
         story, choice, ask = self._story, self.choice, self._story.ask
         self.sent = True
         self._most = desk.limits.answer_bytes
@@ -122,7 +122,7 @@ class Trial:
         patience = desk.stream_patience if ask.stream else desk.whole_patience
         body = ask.forward(choice.endpoint.served_model)
         errand = Errand(story.route.raw, story.head, body, patience, ask.tokens, choice.affinity)
-        sending = desk.pools.send_to(self.pool, errand, self)
+        sending = desk.pools.send_to(self.pool, errand, self, now)
         if self._ended is None:
             self._sending = sending
             if self._paused:
@@ -182,7 +182,7 @@ class Trial:
 
     # the engine's connection calls these
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, headers: Headers, _at: float) -> None:
         """Learn how the reply comes."""
         self._status = status
         if self._paused and self._sending is not None:  # there was no connection to be paused before
@@ -201,11 +201,12 @@ class Trial:
             if self._sending is not None:
                 self._sending.body = self._relay
 
-    def ended(self) -> None:
+    def ended(self, at: float) -> None:
         """The reply is whole."""
-        self._ended = monotonic()
+        self._ended = at
         if self._stream is None:
-            self._end_whole(b"".join(self._pieces))
+            pieces = self._pieces
+            self._end_whole(pieces[0] if len(pieces) == 1 else b"".join(pieces), at)
         else:
             self._end_stream(self._stream)
 
@@ -218,19 +219,19 @@ class Trial:
         self.result = _LATE if isinstance(error, LateError) else _BAD
         self._end_stream(self._stream)
 
-    def _gather(self, piece: bytes) -> None:
+    def _gather(self, piece: bytes, _at: float) -> None:
         """Keep a piece of a whole answer."""
         self._pieces.append(piece)
         self._size += len(piece)
         if self._size > self._most:
             self._break(BadAnswerError(f"an answer of more than {self._most} bytes"))
 
-    def _relay(self, piece: bytes) -> None:
+    def _relay(self, piece: bytes, at: float) -> None:
         """Pass a piece of a stream on."""
         answer, client = self._stream, self._client
         if answer is None or self._ended is not None:
             return
-        kept = answer.take(piece, monotonic())
+        kept = answer.take(piece, at)
         if answer.held > self._most:
             self._break(BadAnswerError(f"a frame of more than {self._most} bytes"))
             return
@@ -240,8 +241,8 @@ class Trial:
             if answer.reader.error is not None and self.choice.may_fail_over:
                 self._break(LostError("the engine began its stream with an error", heard=True))
                 return
-            self._story.heard()
-            client.begin(_OK, [(b"content-type", self._kind)])
+            self._story.heard(at)
+            client.begin(_OK, type_line(self._kind))
         client.piece(kept)
 
     def _break(self, error: UpstreamError) -> None:
@@ -250,16 +251,18 @@ class Trial:
             self.abandon()
             self.failed(error)
 
-    def _end_whole(self, body: bytes) -> None:
+    def _end_whole(self, body: bytes, at: float) -> None:
         status = self._status
         if status != _OK and not _clients_fault(status):
             self._story.failed(self, EngineError(status, body))
             return
-        story, client, headers = self._story, self._client, [(b"content-type", self._kind), *self._passed]
+        story, client, head = self._story, self._client, type_line(self._kind)
+        if self._passed:
+            head += lines(self._passed)
         if status != _OK:
             self.result = Result.CLIENT_ERROR
-            story.heard()
-            client.whole(status, [*headers, (b"x-should-retry", b"false")], body)
+            story.heard(at)
+            client.whole(status, head + b"x-should-retry: false\r\n", body)
         else:
             answer = whole_reader(story.route.form, self._kind)(body, self._kept_text)
             self._said = answer
@@ -268,8 +271,8 @@ class Trial:
                     story.failed(self, EngineError(status, body))
                     return
                 self.result = _BAD
-            story.heard()
-            client.whole(status, headers, public_name(self.choice.endpoint.served_model, story.ask.model).body(body))
+            story.heard(at)
+            client.whole(status, head, public_name(self.choice.endpoint.served_model, story.ask.model).body(body))
         story.done(self)
 
     @property
@@ -290,7 +293,7 @@ class Trial:
         self._story.done(self)
 
 
-def _deaf(_: bytes) -> None:
+def _deaf(_: bytes, _at: float) -> None:
     """Hear nothing more."""
 
 

@@ -54,14 +54,14 @@ class Choice:
         return replace(self, arm=Arm.BASELINE, endpoint=self.split.baseline, evidence=False)
 
 
-def choose(route: Route, ask: Asked, guest: Guest) -> Choice:
+def choose(route: Route, ask: Asked, guest: Guest, request_id: str) -> Choice:
     """Choose the arm. Raises ApiError for an arm that may not or cannot be forced."""
     split, headers = route.split, guest.headers
     forced = _forced(split, headers[ARM], guest.caller) if ARM in headers else None
     divided = split.candidate is not None and split.percent > 0 and forced is None
     sticks = route.pool.balance is _AFFINITY
     asking = unit(ask, guest) if divided or sticks else ""
-    drawn = assign(split, asking or f"request:{guest.request_id}") if divided else _BASELINE
+    drawn = assign(split, asking or f"request:{request_id}") if divided else _BASELINE
     arm = drawn if forced is None else forced
     named = headers[SLICE].decode("latin-1") if SLICE in headers else ""
     return Choice(
@@ -69,7 +69,7 @@ def choose(route: Route, ask: Asked, guest: Guest) -> Choice:
         arm=arm,
         endpoint=split.endpoint(arm) or split.baseline,
         slice=named if named in split.slices else "",
-        request_id=guest.request_id,
+        request_id=request_id,
         forced=forced is not None,
         evidence=forced is None and not route.reduced,
         pool=route.pool,

@@ -23,6 +23,7 @@ from canary.link import StoreError
 from canary.store import Store
 from canary.usage import Heard, Usage, Used
 from gateway.door.access import Caller
+from gateway.door.client import pairs
 from gateway.door.quota import AT_ONCE, SYNC_S, Quota, span
 from gateway.errors import ApiError
 from tests.gateway.rig import MODEL, House, Sim, until
@@ -249,7 +250,7 @@ def test_a_clock_that_goes_back_and_forth_gives_nothing_free(steps, limit) -> No
 def test_a_caller_without_limits_costs_nothing() -> None:
     """No header, no counter, whatever it asks for."""
     quota, free = Quota(Usage(None, ""), "w", 1), Caller("", frozenset(), "key_0")
-    assert quota.admit(free, 10**9, 0.0) == ()
+    assert quota.admit(free, 10**9, 0.0) == b""
     quota.settle(free, 10**9, 5, 3.0, at=0.0, now=0.0)
     assert quota._meters == {}
 
@@ -269,7 +270,7 @@ def refused(quota: Quota, who: Caller, tokens: int, now: float) -> tuple[ApiErro
 
 def test_the_headers_are_openais() -> None:
     """Limit, what remains after this request, and when everything is there again."""
-    assert dict(fixed().admit(caller(rpm=60, tpm=150_000), 16, 30.0)) == {
+    assert dict(pairs(fixed().admit(caller(rpm=60, tpm=150_000), 16, 30.0))) == {
         b"x-ratelimit-limit-requests": b"60",
         b"x-ratelimit-limit-tokens": b"150000",
         b"x-ratelimit-remaining-requests": b"59",
@@ -282,10 +283,10 @@ def test_the_headers_are_openais() -> None:
 @pytest.mark.parametrize(("who", "word"), [(caller(rpm=5), b"requests"), (caller(tpm=500), b"tokens")])
 def test_only_what_is_limited_is_told(who, word) -> None:
     """A key that has one limit has three headers; one with a budget only has none."""
-    head = fixed().admit(who, 16, 0.0)
+    head = pairs(fixed().admit(who, 16, 0.0))
     assert len(head) == 3
     assert all(name.endswith(word) for name, _ in head)
-    assert fixed().admit(caller(usd=5), 16, 0.0) == ()
+    assert fixed().admit(caller(usd=5), 16, 0.0) == b""
 
 
 def test_too_many_requests_are_told_when_to_come_back() -> None:
@@ -326,7 +327,7 @@ def test_what_is_larger_than_the_limit_is_told_so() -> None:
 def test_a_spent_budget_is_openais_insufficient_quota() -> None:
     """Until midnight UTC, so an SDK should not try again by itself."""
     quota, who = fixed(), caller(usd=1.0)
-    assert quota.admit(who, 10, 0.0) == ()
+    assert quota.admit(who, 10, 0.0) == b""
     quota.settle(who, 10, 10, 0.6, at=0.0, now=1.0)
     quota.admit(who, 10, 2.0)
     quota.settle(who, 10, 10, 0.6, at=2.0, now=3.0)
@@ -336,7 +337,7 @@ def test_a_spent_budget_is_openais_insufficient_quota() -> None:
     midnight = 86_400 - START % 86_400
     assert head[b"retry-after"] == b"%d" % (midnight - 4)
     assert span(midnight - 4) in str(error)
-    assert quota.admit(who, 10, midnight) == ()
+    assert quota.admit(who, 10, midnight) == b""
 
 
 @pytest.mark.parametrize("usd", [0.0, -1.0, math.nan, math.inf])
@@ -353,16 +354,16 @@ def test_settling_gives_back_what_was_not_used() -> None:
     quota, who = fixed(), caller(tpm=100)
     quota.admit(who, 100, 0.0)
     quota.settle(who, 100, 30, 0.0, at=0.0, now=5.0)
-    assert dict(quota.admit(who, 20, 5.0))[b"x-ratelimit-remaining-tokens"] == b"50"
+    assert dict(pairs(quota.admit(who, 20, 5.0)))[b"x-ratelimit-remaining-tokens"] == b"50"
     quota.settle(who, 20, 60, 0.0, at=5.0, now=6.0)
-    assert dict(quota.admit(who, 10, 6.0))[b"x-ratelimit-remaining-tokens"] == b"0"
+    assert dict(pairs(quota.admit(who, 10, 6.0)))[b"x-ratelimit-remaining-tokens"] == b"0"
 
 
 def test_other_limits_for_the_same_key_forget_nothing() -> None:
     """What was used stays used."""
     quota = fixed()
     quota.admit(caller(rpm=5), 10, 0.0)
-    assert dict(quota.admit(caller(rpm=3), 10, 0.0))[b"x-ratelimit-remaining-requests"] == b"1"
+    assert dict(pairs(quota.admit(caller(rpm=3), 10, 0.0)))[b"x-ratelimit-remaining-requests"] == b"1"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 from gateway.errors import UpstreamError
@@ -63,15 +64,15 @@ class Heard:
         self.pieces: list[bytes] = []
         self.last: UpstreamError | str = ""
 
-    def head(self, status: int, headers: Headers) -> None:
+    def head(self, status: int, headers: Headers, at: float) -> None:
         """Keep the status."""
         self.status = status
 
-    def body(self, piece: bytes) -> None:
+    def body(self, piece: bytes, at: float) -> None:
         """Keep a piece."""
         self.pieces.append(piece)
 
-    def ended(self) -> None:
+    def ended(self, at: float) -> None:
         """Keep the last word."""
         self.last = "ended"
 
@@ -102,7 +103,7 @@ def answering(*raw: bytes, seen: list[int]) -> Talk:
 async def ask_pool(pools: Pools, pool: Pool, **more: Any) -> Heard:
     """Send `{}` to a pool and wait for the last word."""
     heard = Heard()
-    pools.send_to(pool, replace(errand(), **more), heard)
+    pools.send_to(pool, replace(errand(), **more), heard, monotonic())
     await until(lambda: heard.last, "the last word")
     return heard
 

@@ -300,7 +300,7 @@ async def test_an_adapter_that_fails_breaks_nothing_for_its_base(tmp_path: Path)
 async def answered(pools: Pools, pool: Pool, errand: Errand) -> int:
     """Send to a pool; return the status of the answer."""
     heard = Heard()
-    pools.send_to(pool, errand, heard)
+    pools.send_to(pool, errand, heard, monotonic())
     await until(lambda: heard.last, "the last word")
     return heard.status
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 from gateway.pool.options import PoolOptions
 from gateway.pool.pool import Pools
@@ -55,7 +56,7 @@ async def test_what_nothing_names_any_more_is_closed_and_forgotten():
     pools, heard = Pools(Limits()), Heard()
     async with speaking(talk) as gone, speaking(answering(OK, OK, seen=[])) as kept:
         for url in (gone, kept):
-            pools.send_to(pools.pool(url, "baseline", (url,)), errand(), heard)
+            pools.send_to(pools.pool(url, "baseline", (url,)), errand(), heard, monotonic())
         await until(lambda: pools.connections == 2, "connections")
         pools.keep({kept})
         assert [replica.port for replica in pools.replicas] == [int(kept.rpartition(":")[2])]
@@ -93,7 +94,7 @@ async def test_what_is_named_again_while_a_request_is_under_way_is_kept():
 
     async with speaking(held) as url:
         urls = (url,)
-        pools.send_to(pools.pool("m", "candidate", urls), errand(), heard)
+        pools.send_to(pools.pool("m", "candidate", urls), errand(), heard, monotonic())
         await until(lambda: pools.connections, "a connection")
         pools.keep(())
         pool = pools.pool("m", "candidate", urls)

@@ -46,7 +46,7 @@ async def test_a_host_that_swallows_attempts_does_not_eat_up_the_sockets(monkeyp
     await ask_pool(pools, pool)
     heard = [Heard() for _ in range(50)]
     for one in heard:
-        pools.send_to(pool, errand(), one)
+        pools.send_to(pool, errand(), one, monotonic())
     await until(lambda: all(one.last for one in heard), "last words")
     assert most == 8
 

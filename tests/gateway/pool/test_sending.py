@@ -60,7 +60,7 @@ async def test_nothing_is_heard_of_a_request_that_was_abandoned():
     pools, heard = Pools(Limits()), Heard()
     async with speaking(talk) as url:
         pool = pools.pool("m", "baseline", (url,))
-        sending = pools.send_to(pool, errand(), heard)
+        sending = pools.send_to(pool, errand(), heard, monotonic())
         await until(lambda: pools.connections, "a connection")
         await asyncio.sleep(0.05)
         assert pool.held == 1
@@ -98,7 +98,7 @@ async def test_what_was_abandoned_while_connecting_is_sent_nowhere():
     async with speaking(answering(OK, seen=seen)) as url:
         pool = pools.pool("m", "baseline", (NOWHERE, url))
         spread(pools)[int(url.rpartition(":")[2])].tokens = 9
-        pools.send_to(pool, errand(), heard).abandon()
+        pools.send_to(pool, errand(), heard, monotonic()).abandon()
         await asyncio.sleep(0.1)
         assert (seen, heard.last, pool.held) == ([], "", 0)
 
@@ -165,7 +165,7 @@ async def test_a_number_that_a_client_names_does_not_make_a_load(asked: int, cou
     pools, heard = Pools(Limits()), Heard()
     async with speaking(answering(OK, OK, seen=[])) as url:
         pool = pools.pool("m", "baseline", (url,))
-        pools.send_to(pool, replace(errand(), tokens=asked), heard)
+        pools.send_to(pool, replace(errand(), tokens=asked), heard, monotonic())
         assert pool.held == counted
         await until(lambda: heard.last, "the last word")
         assert pool.held == 0
@@ -184,7 +184,7 @@ async def test_a_probe_whose_client_leaves_frees_the_next_probe():
         seat = pool._known[url]
         seat.unreachable(monotonic())
         await asyncio.sleep(0.02)
-        sending = pools.send_to(pool, errand(), heard)
+        sending = pools.send_to(pool, errand(), heard, monotonic())
         assert seat.breaker.state is State.PROBING
         await asyncio.sleep(0.05)
         sending.abandon()

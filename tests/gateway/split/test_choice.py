@@ -28,10 +28,10 @@ def asked(**more: object) -> Ask:
     return read(json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}], **more}).encode())
 
 
-def guest(caller: Caller = KEY, request_id: str = "r", **headers: bytes) -> Guest:
+def guest(caller: Caller = KEY, **headers: bytes) -> Guest:
     """Who asks; `session` and `arm` are Linnet's headers."""
     named = {f"x-linnet-{name}".encode(): value for name, value in headers.items()}
-    return Guest(CHAT, named, caller, request_id, 0)
+    return Guest(CHAT, named, caller, 0)
 
 
 def test_the_unit_is_the_first_that_is_known():
@@ -39,25 +39,25 @@ def test_the_unit_is_the_first_that_is_known():
     assert unit(asked(user="u"), guest(session=b"s1")) == "session:s1"
     assert unit(asked(user="u", safety_identifier="i"), guest()) == "user:u"
     assert unit(asked(safety_identifier="i"), guest()) == "user:i"
-    assert unit(asked(), guest()) == unit(asked(), guest(request_id="other")) != ""
+    assert unit(asked(), guest()) == unit(asked(), guest()) != ""
     assert unit(asked(), guest(NOBODY)) == ""
     assert unit(asked(user=7), guest(NOBODY)) == ""
 
 
 def test_who_is_nobody_is_drawn_anew_with_each_request():
     """Then chance is the request's."""
-    arms = [choose(Route(LIVE), asked(), guest(NOBODY, f"r{n}")).arm for n in range(99)]
+    arms = [choose(Route(LIVE), asked(), guest(NOBODY), f"r{n}").arm for n in range(99)]
     assert set(arms) == set(Arm)
 
 
 def test_who_belongs_together_is_told_to_a_pool_that_asks():
     """Also where there is nothing to divide."""
     alone, sticky = replace(LIVE, candidate=None), PoolOptions(balance=Balance.AFFINITY)
-    together = choose(Route(alone, pool=sticky), asked(user="u"), guest(NOBODY)).affinity
+    together = choose(Route(alone, pool=sticky), asked(user="u"), guest(NOBODY), "r").affinity
     assert together.startswith("conversation:")  # what a prompt begins with is what a replica has cached
-    assert choose(Route(alone, pool=sticky), asked(user="u"), guest(session=b"s")).affinity == "session:s"
-    assert choose(Route(alone, pool=sticky), asked(user="u", messages=[]), guest()).affinity == "user:u"
-    assert choose(Route(alone), asked(user="u"), guest()).affinity == ""
+    assert choose(Route(alone, pool=sticky), asked(user="u"), guest(session=b"s"), "r").affinity == "session:s"
+    assert choose(Route(alone, pool=sticky), asked(user="u", messages=[]), guest(), "r").affinity == "user:u"
+    assert choose(Route(alone), asked(user="u"), guest(), "r").affinity == ""
 
 
 def test_a_key_is_known_by_its_hash_alone():
@@ -68,17 +68,17 @@ def test_a_key_is_known_by_its_hash_alone():
 
 def test_forcing_an_arm_is_no_evidence_and_needs_the_scope():
     """A tester chooses; nobody else may."""
-    choice = choose(Route(replace(LIVE, percent=0)), asked(), guest(arm=b"Candidate"))
+    choice = choose(Route(replace(LIVE, percent=0)), asked(), guest(arm=b"Candidate"), "r")
     assert (choice.arm, choice.forced, choice.evidence) == (Arm.CANDIDATE, True, False)
     with pytest.raises(ApiError) as refused:
-        choose(Route(LIVE), asked(), guest(Caller("", frozenset({Scope.INFERENCE})), arm=b"candidate"))
+        choose(Route(LIVE), asked(), guest(Caller("", frozenset({Scope.INFERENCE})), arm=b"candidate"), "r")
     assert refused.value.status == 403
 
 
 def test_a_reduced_route_gives_no_evidence():
     """Chance did not decide there."""
-    assert not choose(Route(LIVE, "stale"), asked(), guest()).evidence
-    assert choose(Route(LIVE), asked(), guest()).evidence
+    assert not choose(Route(LIVE, "stale"), asked(), guest(), "r").evidence
+    assert choose(Route(LIVE), asked(), guest(), "r").evidence
 
 
 @given(st.binary(max_size=300))
