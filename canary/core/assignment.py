@@ -7,6 +7,7 @@ the candidate, a shrinking one only back, and any number of workers agree withou
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -17,8 +18,9 @@ _SCALE: Final = float(1 << 64)
 
 def point(salt: str, unit: str) -> float:
     """Return the unit's point in [0, 1): uniform over units, independent between salts."""
-    digest = blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8, key=_key(salt)).digest()
-    return int.from_bytes(digest, "big") / _SCALE
+    drawn = _seeded(salt).copy()
+    drawn.update(unit.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(drawn.digest(), "big") / _SCALE
 
 
 def assign(split: Split, unit: str) -> Arm:
@@ -40,7 +42,9 @@ def salt_of(split: Split) -> str:
     return f"{split.model}/{split.release}/{split.attempt}"
 
 
-def _key(salt: str) -> bytes:
-    """Fit any salt into blake2b's key of at most 64 bytes."""
+@lru_cache(maxsize=4096)
+def _seeded(salt: str) -> blake2b:
+    """Return the hash that has taken its key, to be copied; any salt is fitted into a key of at most 64 bytes."""
     raw = salt.encode("utf-8", "surrogatepass")
-    return raw if len(raw) <= blake2b.MAX_KEY_SIZE else blake2b(raw, digest_size=32).digest()
+    key = raw if len(raw) <= blake2b.MAX_KEY_SIZE else blake2b(raw, digest_size=32).digest()
+    return blake2b(digest_size=8, key=key)

@@ -256,7 +256,7 @@ def _parsed(body: bytes, bounds: Bounds) -> tuple[dict[str, Any], Place] | None:
     """
     at = body.find(_MODEL) if len(body) <= LONG and body.startswith(b"{") else -1
     named = _MODEL_AT.match(body, at) if at >= 0 else None
-    if named is None or body.find(_MODEL, at + 1) >= 0 or (b"\\" in body and _ESCAPED_LETTER.search(body)):
+    if named is None or body.rfind(_MODEL) != at or (b"\\" in body and _ESCAPED_LETTER.search(body)):
         return None
     check_depth(body, bounds.depth)
     known = loads(body)

@@ -65,7 +65,7 @@ class PublicName:
         if opened != 1 and (opened != _NESTED.count(b"{") or not raw.startswith(_NESTED, raw.find(b"{"))):
             return None
         end = at + len(self._needle)
-        if raw.find(_KEY, end) != -1:
+        if raw.rfind(_KEY) != at:
             return None
         return raw if self._same else raw[: at + 8] + self._public_json + raw[end:]
 
