@@ -1,8 +1,8 @@
-"""Messages whose head was read before: a client says the same head with each request, an engine with each answer.
+"""Heads that were read before: a client says the same head with each request, an engine with each answer (pure).
 
-llhttp has read the first one of a connection. A later message with the same bytes, but for the digits of its length, is
-the same head by definition, so it is known by comparing and need not be read again. Only a message that arrives in one
-piece, with its length in a `content-length`, is compared; whatever else comes goes to llhttp as ever.
+llhttp has read the first one of a connection. A later message with the same bytes, but for the digits of its length,
+has the same head by definition, so it is known by comparing and need not be read again. Only a message that arrives in
+one piece, with its length in a `content-length`, is compared; whatever else comes goes to llhttp as ever.
 """
 
 from __future__ import annotations

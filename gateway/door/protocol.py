@@ -77,17 +77,26 @@ class Door(HttpToolsProtocol):
             return
         # Bytes that come while nothing is open, and open nothing, are nobody's: a few line ends, or a flood.
         self._begun = not between
+        if self._parsed(data) and not self._deaf:  # refused from in there: once is enough
+            self._look(data)
+        if self._served is not None:
+            self._learn(self._served, data if between else b"")
+
+    def _parsed(self, data: bytes) -> bool:
+        """Let llhttp read; False if what it said was the last of it."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._decline(data[offer.args[0] :])
-            return
+            return False
         except httptools.HttpParserError as error:
             if not self._deaf:
                 self._refuse_bytes(error)
-            return
-        if self._deaf:  # refused from in there: once is enough
-            return
+            return False
+        return True
+
+    def _look(self, data: bytes) -> None:
+        """See to it that a request comes to its end, in bytes and in seconds."""
         if self._heading or self._guest is not None or not self._begun:
             self._came += len(data)
             if self._came > self._most():
@@ -95,8 +104,6 @@ class Door(HttpToolsProtocol):
                 return
         if self._late is None and (self._heading or self._guest is not None):
             self._late = self.loop.call_later(self._limits.head_s, self._too_late)
-        if self._served is not None:
-            self._learn(self._served, data if between else b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A client that is gone needs no answer."""
