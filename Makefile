@@ -4,7 +4,7 @@ UV     := .uv/bin/uv
 RUN    := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines models demo up test check format bench bench-gateways fuzz clean
+.PHONY: help setup engines models demo up fast test check format bench bench-gateways fuzz clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,12 @@ demo: setup ## One release end to end on two real vLLM engines, then a bad one r
 up: setup ## The same stack in the foreground
 	@$(RUN)linnet up
 
-test: models ## All tests, the ones on real vLLM included
+fast: setup ## The gateway compiled: half the cost of a request (needs a C compiler; it runs without)
+	@$(RUN)python -m gateway.compiled || true
+
+test: models fast ## All tests, the ones on real vLLM included; the gateway's a second time, on its compiled copy
 	@$(RUN)pytest
+	@$(RUN)python -m tests.compiled
 
 check: setup ## Format, lint, types, import contracts
 	@$(RUN)ruff format --check .

@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from gateway import compiled
 from gateway.door.access import check_bind, keys_at_start
 from gateway.errors import SettingsError
 from gateway.record import log, trace
@@ -51,8 +52,10 @@ def bind(name: str, host: str, port: int) -> socket.socket:
 class Workers:
     """The worker processes: each one that dies is replaced until the gateway stops."""
 
-    def __init__(self, listener: socket.socket, page: Page, drain_s: float) -> None:
+    def __init__(self, listener: socket.socket, page: Page, drain_s: float, more: Mapping[str, str]) -> None:
+        """`more` is what a worker has in its environment besides."""
         self._fd = listener.fileno()
+        self._more = more
         self._page = page
         self._drain_s = drain_s
         self._running: set[asyncio.subprocess.Process] = set()
@@ -98,7 +101,7 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _environment(self, env: Mapping[str, str]) -> dict[str, str]:
-        return {**env, FD: str(self._fd), PARENT: str(os.getpid()), METRICS: str(self._page.folder)}
+        return {**env, **self._more, FD: str(self._fd), PARENT: str(os.getpid()), METRICS: str(self._page.folder)}
 
 
 def ops_server(page: Page) -> Server:
@@ -109,12 +112,14 @@ def ops_server(page: Page) -> Server:
     return Server(config)
 
 
-async def serve(settings: Settings, listener: socket.socket, ops: socket.socket, page: Page) -> None:
-    """Run until SIGTERM or SIGINT."""
+async def serve(
+    settings: Settings, listener: socket.socket, ops: socket.socket, page: Page, more: Mapping[str, str]
+) -> None:
+    """Run until SIGTERM or SIGINT; workers have `more` in their environment."""
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    workers = Workers(listener, page, settings.limits.drain_s)
+    workers = Workers(listener, page, settings.limits.drain_s, more)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, workers.reload)
     server = ops_server(page)
     settle()
@@ -143,16 +148,17 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
+    more = compiled.environment() if settings.compiled else {}
     metrics = Path(tempfile.mkdtemp(prefix="linnet-metrics-"))
     data, operations = listener.getsockname()[1], ops.getsockname()[1]
     sys.stdout.write(
-        f"gateway: http://{settings.host}:{data}/v1, {settings.workers} workers, "
+        f"gateway: http://{settings.host}:{data}/v1, {settings.workers} workers{', compiled' if more else ''}, "
         f"{'API keys needed' if keyed else 'loopback only (no API keys configured)'}; "
         f"metrics http://{settings.host}:{operations}/metrics\n"
     )
     sys.stdout.flush()
     try:
-        asyncio.run(serve(settings, listener, ops, Page(metrics)))
+        asyncio.run(serve(settings, listener, ops, Page(metrics), more))
     finally:
         shutil.rmtree(metrics, ignore_errors=True)
     return 0

@@ -60,6 +60,7 @@ class Settings:
     models_file: Path | None = None  # read again when it changes
     access_log: str = ""
     otel_endpoint: str = ""
+    compiled: bool = True  # workers run the compiled copy, where there is one
 
 
 class _Environment(BaseSettings):
@@ -90,6 +91,7 @@ class _Environment(BaseSettings):
     stale_seconds: float = Field(_USUAL.stale_s, gt=0)
     access_log: str = ""
     otel_endpoint: str = ""
+    compiled: bool = True
 
     def limits(self) -> Limits:
         """Return the limits as one value."""
@@ -137,4 +139,5 @@ def load() -> Settings:
         models_file=env.models,
         access_log=env.access_log,
         otel_endpoint=env.otel_endpoint,
+        compiled=env.compiled,
     )

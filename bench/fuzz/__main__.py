@@ -35,6 +35,9 @@ class Target:
 
 TARGETS = {
     "ask": Target("a body: door/ask.py, beside Python's json", bodies.asked, bodies.JSON_SEEDS, bodies.JSON_WORDS),
+    "json": Target(
+        "a JSON text: serving/quick.py, beside Python's json", bodies.quick, bodies.TEXT_SEEDS, bodies.TEXT_WORDS
+    ),
     "upload": Target(
         "an upload: door/multipart.py, beside the mail parser",
         bodies.uploaded, bodies.UPLOAD_SEEDS, bodies.UPLOAD_WORDS,
@@ -46,6 +49,14 @@ TARGETS = {
     "reply": Target(
         "an engine's bytes: llhttp and pool/connection.py, beside h11",
         lines.replied, lines.REPLY_SEEDS, lines.REPLY_WORDS,
+    ),
+    "repeated request": Target(
+        "a client's bytes behind a head that is known: repeat.py and door/protocol.py, beside a door that forgets",
+        lines.requested_again, lines.REPEATED_REQUESTS, (*lines.REQUEST_WORDS, *lines.LENGTHS),
+    ),
+    "repeated reply": Target(
+        "an engine's bytes behind a head that is known: repeat.py and pool/connection.py, likewise",
+        lines.replied_again, lines.REPEATED_REPLIES, (*lines.REPLY_WORDS, *lines.LENGTHS),
     ),
     "frames": Target("a stream's frames: serving/sse.py", streams.split, streams.STREAM_SEEDS, streams.STREAM_WORDS),
     "chat": Target(
@@ -119,7 +130,7 @@ def main(words: Sequence[str] | None = None) -> int:
     results: dict[str, Found] = {}
     for name in asked.only or TARGETS:
         results[name] = found = run(TARGETS[name], asked.inputs, asked.seed)
-        print(f"{name:10} {len(found.said):5} answers {len(found.broken)} broken {found.seconds:6.1f} s", flush=True)
+        print(f"{name:16} {len(found.said):5} answers {len(found.broken)} broken {found.seconds:6.1f} s", flush=True)
         for raw, law in found.broken:
             print(f"  {law}\n    {raw!r}")
     if not asked.only:

@@ -5,6 +5,8 @@ The second reader of JSON is Python's, which vLLM's server uses too; of uploads,
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from email import policy
 from email.message import Message
 from email.parser import BytesParser
@@ -15,11 +17,14 @@ from gateway.door import ask, multipart
 from gateway.door.ask import Ask
 from gateway.door.multipart import Upload
 from gateway.errors import ApiError
+from serving.quick import loads
 
 SERVED = "served-name"
 _ROUTING = frozenset({"model", "stream", "stream_options"})
 _FIELDS = frozenset({"model", "stream", "user", "safety_identifier"})
 _FEW = 20  # brackets
+_PYTHON = json.JSONDecoder()
+_TOO_DEEP = "too deep"
 _CHAT = (
     b'{"model":"support","messages":[{"role":"system","content":"x"},{"role":"user","content":"hello"}],"stream":true}'
 )
@@ -40,7 +45,21 @@ JSON_WORDS = (
     b"NaN", b"-Infinity", b"1e999", b"1" * 30, b"[" * 70, b"]" * 70, b'{"a":' * 70, b"}" * 70, b"\\u0000", b"\\ud800",
     b"\\", b'\\"', b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"\xc3\xa9", b"\xed\xa0\x80", b"\xef\xbb\xbf",
     b"\xff\xfe", b"/*", b"*/", b"'", b"\x00", b'":"', b'","', b'},{"role":"user"', b'"role":"user"', b" " * 40,
-    b'"' + b"x" * 17000 + b'",',
+    b'"' + b"x" * 17000 + b'",', b'"max_tokens":' + b"9" * 400 + b",", b'"max_completion_tokens":1e400,',
+    b'"max_output_tokens":-5,', b'"n":' + b"9" * 400 + b",", b'"best_of":NaN,', b'"n":-1e400,', b'"n":128,',
+)  # fmt: skip
+_TOKENS_MOST = 2**31 * 128  # of an answer, times the answers
+TEXT_SEEDS = (
+    *JSON_SEEDS,
+    b"[1, 1.0, -0, -0.0, 1e23, 1E400, -1e-400, 9007199254740993, 18446744073709551616, 0.1]",
+    b'{"a": 1, "b": [true, false, null, {}], "a": "\\ud83d\\ude00 \\ud800 \\u0000 \\/"}',
+    b'["\xc3\xa9\xf0\x9f\x98\x80\xed\xa0\x80", NaN, Infinity, -Infinity]',
+    b'"text"', b"-12.5e+3", b" null\n", b"[[[[]]],{}]",
+)  # fmt: skip
+TEXT_WORDS = (
+    *JSON_WORDS, b"Infinity", b"-", b"+", b".", b"e", b"E", b"e+", b"0", b"00", b"e308", b"e-324", b"\\ude00",
+    b"\x7f", b"\x1f", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\x0b", b"\x0c", b"tru", b"True", b"9" * 400,
+    b"0." + b"3" * 60, b'"a":', b"[1,]", b"\xe2\x80\xa8",
 )  # fmt: skip
 
 
@@ -90,7 +109,9 @@ def _asked(raw: bytes, *, usage: bool) -> str:
         hold(not _plain(raw), f"what is plain is taken: {error}")
         return refusal(error)
     request.opening()
-    hold(request.tokens >= 0, "an estimate is not negative")
+    most = len(raw) // 4 + _TOKENS_MOST
+    hold(0 <= request.prompt_tokens <= request.tokens <= most, f"an estimate has its bounds: {request.tokens}")
+    float(request.tokens)
     before = members(raw)
     if before is None:
         hold(members(request.forward(SERVED)) is None, "what is no JSON is none when it is forwarded")
@@ -103,6 +124,24 @@ def _asked(raw: bytes, *, usage: bool) -> str:
     absent = dict.fromkeys(({"stream", "stream_options"} & said.keys()), None)
     _only_changed(before, members(request.forward_whole(SERVED)), {"model": SERVED, **absent})
     return f"forwarded {request.stream} {request.usage_asked} {bool(request.opening())}"
+
+
+def quick(raw: bytes, chance: Random) -> str:
+    """Hold the quick reading of JSON against Python's own: the same values of the same types, or both raise."""
+    errors = chance.choice(("strict", "surrogatepass", "replace"))
+    ours, theirs = _told(lambda: loads(raw, errors)), _told(lambda: _PYTHON.decode(raw.decode("utf-8", errors)))
+    hold(ours == theirs or _TOO_DEEP in (ours, theirs), f"both parsers say the same: {ours[:200]} {theirs[:200]}")
+    return ours[:40] if raw.count(b"[") + raw.count(b"{") < _FEW else ours[:8]
+
+
+def _told(read: Callable[[], object]) -> str:
+    """Return what a parser says, types and signs and all; each may have its own idea of what is too deep."""
+    try:
+        return repr(read())
+    except ValueError:
+        return "none"
+    except RecursionError:
+        return _TOO_DEEP
 
 
 def _unambiguous(before: Members) -> None:

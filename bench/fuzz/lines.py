@@ -1,7 +1,8 @@
 """Laws of the two connections: one client's bytes become one engine's request, one engine's bytes one client's answer.
 
 The bytes go through llhttp and our own code as in a worker, without a socket. The second reader is h11, in pure Python:
-where both readers take a message, they must take the same one.
+where both readers take a message, they must take the same one. A connection that knows the head of a message has a twin
+that forgets it each time: both must say the same.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from gateway.door.protocol import Door
 from gateway.door.reception import Reception
 from gateway.errors import ApiError, UpstreamError
 from gateway.pool.connection import Connection, Headers, Patience
+from gateway.repeat import Repeat
 from gateway.settings import Limits
 
 _BODY = b'{"model":"support","prompt":"x"}'
 _LIMITS = Limits(body_bytes=2048, head_bytes=1024, headers=20)
 _NO_TIME = 1e9  # seconds
+_PATIENCE = Patience(_NO_TIME, _NO_TIME, _NO_TIME)
 
 
 class Quiet:
@@ -105,18 +108,46 @@ class Lodge(Reception):
         self.forwarded: list[Forwarded] = []
 
     def serve(self, guest: Guest, body: bytes, client: Client) -> Any:
-        """Note a request, and answer it at once."""
+        """Note a request, and answer it."""
         self.forwarded.append(Forwarded(guest.route.path, body))
         if not body.startswith(b"{"):
             raise ApiError(400, "The body is no JSON object.", "invalid_json")
+        self.take(client)
+
+    def take(self, client: Client) -> None:
+        """Answer at once."""
         client.whole(200, b"", b"{}")
+
+
+class Patient(Lodge):
+    """A reception whose engine takes its time: a head is remembered while its request is being answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[Client] = []
+
+    def take(self, client: Client) -> None:
+        """Answer later."""
+        self._waiting.append(client)
+
+    def answer(self) -> None:
+        """Answer now."""
+        while self._waiting:
+            self._waiting.pop().whole(200, b"", b"{}")
 
 
 class Gate(Door):
     """A door that leads nowhere but to the proxied routes."""
 
+    recognised = 0
+
     def _to_application(self) -> None:
         self._refuse(self._client or self._stranger(), ApiError(404, "elsewhere", "unknown_url"))
+
+    def _again(self, repeat: Repeat, guest: Guest, message: bytes) -> bool:
+        known = super()._again(repeat, guest, message)
+        self.recognised += known
+        return known
 
 
 async def _no_app(_scope: object, _receive: object, _send: object) -> None:
@@ -156,9 +187,8 @@ REQUEST_WORDS = (
 
 def requested(raw: bytes, chance: Random) -> str:
     """What is forwarded is what h11 reads too; every answer is one HTTP answer; nothing is raised."""
-    lodge, wire = Lodge(), Wire()
-    door = Gate(lodge, _LIMITS, config=_CONFIG, server_state=ServerState(), app_state={}, _loop=Quiet())
-    door.connection_made(wire)  # type: ignore[arg-type]
+    lodge = Lodge()
+    door, wire = _opened(lodge)
     for piece in cut(raw, chance):
         if not wire.closed:
             door.data_received(piece)
@@ -172,6 +202,14 @@ def requested(raw: bytes, chance: Random) -> str:
     for ours, theirs in zip(lodge.forwarded, peer, strict=False):
         hold(ours == theirs, f"both readers see one request: {ours} {theirs}")
     return f"{statuses[:4]} {len(lodge.forwarded) - len(peer)} {wire.closed} {wire.ended}"
+
+
+def _opened(lodge: Lodge) -> tuple[Gate, Wire]:
+    """Open a door."""
+    wire = Wire()
+    door = Gate(lodge, _LIMITS, config=_CONFIG, server_state=ServerState(), app_state={}, _loop=Quiet())
+    door.connection_made(wire)  # type: ignore[arg-type]
+    return door, wire
 
 
 def _statuses(raw: bytes) -> list[int]:
@@ -200,6 +238,80 @@ def _statuses(raw: bytes) -> list[int]:
 def _after_head(rest: bytes, client: h11.Connection) -> bytes:
     """What follows an informational answer, which h11 reads as part of the answer to come."""
     return rest or bytes(client._receive_buffer)  # noqa: SLF001
+
+
+def _sized(body: bytes, *lines: bytes, first: bytes = b"POST /v1/completions HTTP/1.1") -> bytes:
+    return _request(b"Content-Length: %d" % len(body), *lines, body=body, first=first)
+
+
+_BODIES = (b'{"model":"support","prompt":"' + b"x" * 90 + b'"}', b"{}", b"[]", b"", b"{content-length: 9\r\n\r\n}")
+KNOWN_REQUESTS = (
+    _request(_COUNTED, b"Content-Type: application/json; charset=utf-8"),
+    _request(b"X-Content-Length: 7", _COUNTED, b"X-Request-Id: r1", b"Authorization: Bearer x"),
+    _request(_COUNTED, first=b"POST /v1/chat/completions?x=y HTTP/1.1"),
+)
+REPEATED_REQUESTS = (
+    *KNOWN_REQUESTS,
+    *(_sized(body, b"Content-Type: application/json; charset=utf-8") for body in _BODIES),
+    *(_sized(body, first=b"POST /v1/chat/completions?x=y HTTP/1.1") for body in _BODIES[:2]),
+    KNOWN_REQUESTS[0] * 2,
+    b"\r\n" + KNOWN_REQUESTS[0] + b"\r\n" + KNOWN_REQUESTS[0],
+    KNOWN_REQUESTS[0].replace(b"Length: 31", b"Length: 031"),
+    KNOWN_REQUESTS[0].replace(b"Length: 31", b"Length: +31"),
+    KNOWN_REQUESTS[0].replace(b"Length: 31", b"Length: 3_1"),
+)
+LENGTHS = (
+    b"0",
+    b"00",
+    b"9999999999",
+    b"2049",
+    b"+",
+    b"_",
+    b" ",
+    b"-",
+    b"\r\nContent-Length: 31",
+    b"content-length: 2\r\n",
+)
+
+
+def requested_again(raw: bytes, chance: Random) -> str:
+    """A door that knows a head says what one that has forgotten it says, and forwards the same."""
+    first = max(KNOWN_REQUESTS, key=lambda known: _alike(known, raw))
+    pieces = [first, *_pieces(raw, chance), first]
+    answers = [chance.random() < 0.8 for _ in pieces[:-2]]
+    mindful, forgetful = _served(pieces, answers, forgets=False), _served(pieces, answers, forgets=True)
+    recognised, statuses = mindful.pop(), _statuses(mindful[1])
+    hold(forgetful.pop() == 0, "the second door has forgotten")
+    hold(mindful == forgetful, f"remembered or not, the same: {mindful} {forgetful}")
+    return f"{statuses[:5]} {mindful[2:]} {recognised}"
+
+
+def _served(pieces: list[bytes], answers: list[bool], *, forgets: bool) -> list[Any]:
+    """Serve a row of pieces; `answers` tells behind which the engine answers. Return all that can be told of it."""
+    lodge = Patient()
+    door, wire = _opened(lodge)
+    for piece, answered in zip(pieces, [True, *answers, True], strict=True):
+        if wire.closed:
+            break
+        if forgets:
+            door._known = None  # noqa: SLF001
+        door.data_received(piece)
+        if answered:
+            lodge.answer()
+    lodge.answer()
+    door.connection_lost(None)
+    hold(not wire.late, "nothing is written after the end")
+    return [lodge.forwarded, b"".join(wire.written), wire.closed, wire.ended, door.recognised]
+
+
+def _pieces(raw: bytes, chance: Random) -> list[bytes]:
+    """As often whole as cut: what comes in pieces is never compared."""
+    return cut(raw, chance) if chance.random() < 0.5 else [raw] * bool(raw)
+
+
+def _alike(known: bytes, raw: bytes) -> int:
+    """Return how long two messages are the same."""
+    return next((at for at, (one, other) in enumerate(zip(known, raw, strict=False)) if one != other), len(known))
 
 
 # What h11 refuses and llhttp does not, though it changes no request's meaning here: a Host routes nothing.
@@ -238,11 +350,13 @@ class Ear:
     body_: bytes = b""
     last: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    headers: Headers = field(default_factory=list)
 
-    def head(self, status: int, _: Headers, _at: float) -> None:
+    def head(self, status: int, headers: Headers, _at: float) -> None:
         """Once, first."""
         self._expect(not self.status and not self.last, "one head, first")
         self.status = status
+        self.headers = [(name, value) for name, value in headers if name != b"content-length"]  # nobody reads that one
 
     def body(self, piece: bytes, _at: float) -> None:
         """After the head, before the last word."""
@@ -303,11 +417,9 @@ REPLY_WORDS = (
 
 def replied(raw: bytes, chance: Random) -> str:
     """One head, a body, one last word; a connection that is kept has said nothing else; h11 reads the same answer."""
-    keeper, ear, wire = Keeper(), Ear(), Wire()
-    quiet: Any = Quiet()
-    connection = Connection(keeper, quiet)
-    connection.connection_made(wire)  # type: ignore[arg-type]
-    connection.send(b"", b"", Patience(_NO_TIME, _NO_TIME, _NO_TIME), ear, monotonic())
+    keeper, ear = Keeper(), Ear()
+    connection, wire = _connected(keeper)
+    connection.send(b"", b"", _PATIENCE, ear, monotonic())
     fed = 0
     for piece in cut(raw, chance):
         if not wire.closed and not ear.last:
@@ -321,6 +433,66 @@ def replied(raw: bytes, chance: Random) -> str:
     if ear.last == ["ended"]:
         _same_answer(ear, theirs, kept=kept)
     return f"{ear.last} {ear.status // 100} {bool(ear.body_)} {kept} {isinstance(theirs, str)}"
+
+
+def _connected(keeper: Keeper) -> tuple[Connection, Wire]:
+    """Connect to an engine."""
+    wire, quiet = Wire(), Quiet()
+    connection = Connection(keeper, quiet)  # type: ignore[arg-type]
+    connection.connection_made(wire)  # type: ignore[arg-type]
+    return connection, wire
+
+
+KNOWN_REPLIES = (
+    _reply(b"content-length: 8"),
+    _reply(b"x-content-length: 9", b"Content-Length: 8", b"date: now", first=b"HTTP/1.1 404 Not Found"),
+)
+REPEATED_REPLIES = (
+    *KNOWN_REPLIES,
+    _reply(b"content-length: 0", body=b""),
+    _reply(b"content-length: 33", body=b'{"ok":"\r\ncontent-length: 1\r\n\r\n"}'),
+    _reply(b"content-length: 008"),
+    _reply(b"content-length: +8"),
+    _reply(b"content-length: 1_0", body=b'{"ok":100}'),
+    KNOWN_REPLIES[0] * 2,
+    KNOWN_REPLIES[0] + b"\r\n",
+    b"\r\n" + KNOWN_REPLIES[0],
+    *REPLY_SEEDS[1:6],
+)
+
+
+def replied_again(raw: bytes, chance: Random) -> str:
+    """A connection that knows a head hands on what one that has forgotten it hands on, and is kept as long."""
+    first = max(KNOWN_REPLIES, key=lambda known: _alike(known, raw))
+    talk = [[first], _pieces(raw, chance), _pieces(first, chance)]
+    mindful, forgetful = _heard(talk, forgets=False), _heard(talk, forgets=True)
+    recognised = mindful.pop()
+    forgetful.pop()
+    hold(mindful == forgetful, f"remembered or not, the same: {mindful} {forgetful}")
+    ears, told = mindful[:2]
+    hold(not any(ear.wrong for ear in ears), f"the grammar of a reply: {ears}")
+    return f"{[(ear.status // 100, bool(ear.body_), ear.last) for ear in ears]} {told} {recognised}"
+
+
+def _heard(talk: list[list[bytes]], *, forgets: bool) -> list[Any]:
+    """Hear a row of replies, as long as the connection is kept. Return all that can be told of them."""
+    keeper, ears = Keeper(), [Ear() for _ in talk]
+    connection, wire = _connected(keeper)
+    recognised = 0
+    for ear, pieces in zip(ears, talk, strict=True):
+        if connection.closed:
+            break
+        connection.send(b"", b"", _PATIENCE, ear, monotonic())
+        for piece in pieces:
+            if forgets:
+                connection._known = None  # noqa: SLF001
+            known = connection._known  # noqa: SLF001
+            if not wire.closed:
+                connection.data_received(piece)
+            recognised += known is not None and bool(ear.last) and connection._known is known  # noqa: SLF001
+        if not ear.last:
+            connection.connection_lost(None)
+    return [ears, keeper.told, wire.closed, recognised]
 
 
 def _same_answer(ear: Ear, theirs: tuple[int, bytes, bytes] | str, *, kept: bool) -> None:

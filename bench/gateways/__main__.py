@@ -31,7 +31,7 @@ from bench.gateways.tables import Results, cpu_table, goals, wall_table
 from bench.gateways.tools import check
 
 _BENCH = Path(__file__).parents[1]
-_OURS = ("linnet", "linnet-compiled")
+_OURS = ("linnet", "linnet-interpreted")
 _SHARE = 0.2  # of a core that others may use when a peer starts, while --quiet lasts
 
 Samples = dict[str, dict[str, list[Row]]]

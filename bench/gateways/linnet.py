@@ -21,13 +21,14 @@ from typing import Any
 from redis import Redis
 
 from bench.errors import BenchError
-from bench.gateways.compiled import compiled
 from bench.gateways.pusher import publish
 from bench.gateways.scenarios import USER
 from bench.rig import store_argv, store_url, until
 from canary import keys
 from canary.apikeys import ApiKey, KeyLimits, Scope, hash_of
 from canary.core.arms import Arm, Endpoint, Split
+from gateway import compiled
+from gateway.compiled import CompileError
 
 SECRET = "lk-bench"  # noqa: S105 - the key of a gateway that lives for a minute on loopback
 MODEL = "m"
@@ -61,7 +62,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--candidate", required=True, help="the ports of its replicas, comma-separated")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--models", type=int, default=0, help="so many models, named by the generators' numbers")
-    parser.add_argument("--compiled", action="store_true", help="the hot modules, by mypyc (takes a minute once)")
+    parser.add_argument("--interpreted", action="store_true", help="run the source, not the compiled copy")
     parser.add_argument("--with", dest="more", default="", help=f"of {', '.join(set(Feature) - USUAL)}")
     parser.add_argument("--without", dest="less", default="", help=f"of {', '.join(USUAL)}")
     return parser.parse_args(words)
@@ -107,15 +108,16 @@ def pool(on: frozenset[Feature]) -> dict[str, Any]:
     return slots | ({"balance": "affinity"} if Feature.AFFINITY in on else {})
 
 
-def environment(folder: Path, port: int, workers: int, on: frozenset[Feature]) -> dict[str, str]:
+def environment(told: argparse.Namespace, folder: Path, on: frozenset[Feature]) -> dict[str, str]:
     """Return the gateway's settings."""
     log = {"LINNET_ACCESS_LOG": str(folder / "access.log")} if Feature.LOG in on else {}
     # Nobody listens there: what the exporter loses is not on the way of a request.
     otel = {"LINNET_OTEL_ENDPOINT": "http://127.0.0.1:9"} if Feature.OTEL in on else {}
     return {
-        "LINNET_GATEWAY_PORT": str(port),
+        "LINNET_GATEWAY_PORT": str(told.port),
         "LINNET_OPS_PORT": "0",
-        "LINNET_WORKERS": str(workers),
+        "LINNET_WORKERS": str(told.workers),
+        "LINNET_COMPILED": str(not told.interpreted),
         "LINNET_MODELS": str(folder / "models.yaml"),
         "LINNET_STATE": str(folder / "state"),
         "LINNET_REDIS_URL": store_url(folder),
@@ -150,7 +152,8 @@ def fill_store(redis: Redis, splits: Sequence[Split], on: frozenset[Feature]) ->
 def main() -> None:
     """Prepare, then become the gateway."""
     told = arguments(sys.argv[1:])
-    tree = compiled() if told.compiled else Path.cwd()
+    if not told.interpreted:
+        compiled.build()  # takes a minute once
     on, folder = features(told), Path(told.folder)
     baseline, candidate = (
         [f"http://127.0.0.1:{port}" for port in ports.split(",")] for ports in (told.baseline, told.candidate)
@@ -166,13 +169,12 @@ def main() -> None:
     listening = ["--listen"] if told.workers == 1 else []
     pusher = [sys.executable, "-m", "bench.gateways.pusher", store_url(folder), models[0], *listening]
     beside(pusher, folder / "pusher.log")
-    os.environ |= environment(folder, told.port, told.workers, on)
-    os.chdir(tree)  # where `-m` looks first
+    os.environ |= environment(told, folder, on)
     os.execv(sys.executable, [sys.executable, "-m", "gateway"])  # noqa: S606 - the very point: no process in between
 
 
 if __name__ == "__main__":
     try:
         main()
-    except BenchError as trouble:
+    except (BenchError, CompileError) as trouble:
         sys.exit(f"bench: {trouble}")

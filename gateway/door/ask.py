@@ -99,9 +99,9 @@ class Ask:
         value = self._known.get(name)
         if self._places is not self._known or value is None:
             return value
-        raw = self._body[slice(*value)]
+        start, end = value
         try:
-            return json.loads(raw.decode())
+            return loads(self._body[start:end])
         except (ValueError, RecursionError) as error:
             raise bad(f"The member {name!r} is not JSON: {error}.") from None
 
@@ -164,7 +164,7 @@ class Ask:
             return b""
         items = Walk(self._body, len(self._body)).items(place)
         try:
-            return next((self._body[slice(*item)] for item in items if _by_user(self._body, item)), b"")
+            return next((self._body[start:end] for start, end in items if _by_user(self._body, (start, end))), b"")
         except ValueError:  # no JSON in there: the engine will say so
             return b""
 

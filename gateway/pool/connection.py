@@ -25,6 +25,7 @@ _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _FRAMING_MOST: Final = 64 * 1024  # bytes that bring no piece of a body
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _INFORMS, _ANSWERS = 100, 200  # the first statuses that do
+_BODILESS: Final = frozenset({204, 304})  # whatever length they tell
 _FOREVER: Final = float("inf")
 
 Headers = list[tuple[bytes, bytes]]
@@ -205,7 +206,8 @@ class Connection:
 
     def _learn(self, reply: bytes) -> None:
         """Remember the head of a reply that came in one piece."""
-        repeat = learned(reply, self._size) if self._keep and self._framed else None
+        lasting = self._keep and self._framed and self._status not in _BODILESS
+        repeat = learned(reply, self._size) if lasting else None
         self._known = None if repeat is None else (repeat, self._status, self._headers)
 
     def _again(self, repeat: Repeat, status: int, headers: Headers, reply: bytes) -> bool:

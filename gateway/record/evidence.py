@@ -21,6 +21,7 @@ from gateway.split.splits import Splits
 
 _LOG: Final = logging.getLogger("linnet.gateway")
 FLUSH_S: Final = 0.25
+AT_ONCE: Final = 128  # attempts in one flush: with more under way they take turns, and evidence is that much later
 _KEPT_MOST: Final = 64  # attempts that are over, kept while the store is away; each is a bounded set of sums
 _TRIPS_MOST: Final = 64
 _OK: Final = Result.OK  # an Enum looks its members up in Python; every request would pay for it
@@ -138,13 +139,26 @@ class Evidence:
         """Write all that is left: the delta that was perhaps applied, then what came since. Raises StoreError."""
         if self._pending:
             await self.write()
-        await self.write()
+        written = -1
+        while written != self._seq:  # the last write found nothing
+            written = self._seq
+            await self.write()
 
     def _drain(self) -> list[Batch]:
-        batches = [Batch(*key, fields) for key, ledger in self._ledgers.items() if (fields := ledger.drain())]
-        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if self._newest(key)}
-        self._wires = {key: wire for key, wire in self._wires.items() if self._newest(key)}
-        self._pages.clear()
+        """Empty the ledgers that have waited longest, `AT_ONCE` at most: what a flush takes does not grow with models."""
+        batches: list[Batch] = []
+        for key in list(self._ledgers):
+            ledger = self._ledgers.pop(key)
+            if self._newest(key):
+                self._ledgers[key] = ledger  # behind the others
+            else:
+                self._wires.pop(key, None)
+                self._pages.clear()
+            fields = ledger.drain()
+            if fields:
+                batches.append(Batch(*key, fields))
+            if len(batches) >= AT_ONCE:
+                break
         return batches
 
     def _page(self, split: Split) -> _Page:

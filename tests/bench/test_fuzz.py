@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -15,7 +16,8 @@ from gateway.door.protocol import Door
 from gateway.pool.connection import Connection
 from gateway.relay import template
 from gateway.relay.naming import PublicName
-from serving import sse
+from gateway.repeat import Repeat
+from serving import quick, sse
 
 INPUTS = 1500
 
@@ -43,11 +45,21 @@ def anywhere(self: PublicName, raw: bytes) -> bytes:
     return raw.replace(b"served-name", b"support")
 
 
+def without_counting(self: Repeat, message: bytes) -> bytes | None:
+    """Take whatever follows a known head as its body."""
+    _, digits, rest = message.partition(self._before)
+    _, after, body = rest.partition(self._after)
+    return body if digits and after else None
+
+
 BREAKS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "ask": (ask.Ask, "forward", first_model),
+    "json": (quick, "_QUICK", json.loads),
     "upload": (multipart.Upload, "forward", lambda upload, served: upload.body.replace(b"support", served.encode())),
     "request": (Door, "on_body", last_piece),
     "reply": (Connection, "on_message_begin", lambda _: None),
+    "repeated request": (Repeat, "body", without_counting),
+    "repeated reply": (Repeat, "body", without_counting),
     "frames": (sse.FrameSplitter, "feed", lambda _, data: [data]),
     "chat": (template, "_is_text", lambda _: True),
     "names": (PublicName, "body", anywhere),

@@ -197,7 +197,7 @@ async def test_a_worker_that_is_told_to_reload_while_it_starts_lives_on(
     monkeypatch.setenv("LINNET_REDIS_URL", NOWHERE)
     with bind("a test's port", "127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        workers = Workers(listener, Page(tmp_path), drain_s=1)
+        workers = Workers(listener, Page(tmp_path), 1, {})
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             keeping = group.create_task(workers.keep())
             (process,) = await until(lambda: workers._running, "started")
@@ -250,7 +250,7 @@ async def test_a_worker_that_starts_amid_the_stop_is_ended_too(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LINNET_REDIS_URL", NOWHERE)
     with bind("a test's port", "127.0.0.1", 0) as listener:
-        workers = Workers(listener, Page(tmp_path), drain_s=30)
+        workers = Workers(listener, Page(tmp_path), 30, {})
         async with asyncio.timeout(15), asyncio.TaskGroup() as group:
             keeping = group.create_task(workers.keep())
             await asyncio.sleep(0)  # the worker is being started

@@ -4,10 +4,13 @@ import asyncio
 import gc
 import json
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from canary.apikeys import ApiKey, Scope, hash_of
 from canary.core.arms import Split
 from gateway.pool.sending import Sending
 from gateway.relay.exchange import Exchange
@@ -250,3 +253,294 @@ async def test_readyz_names_nothing_where_keys_are_needed(alone: House):
     closed = (await alone.http.get("/readyz")).json()
     assert open_["models_file"] == "refused: /etc/models.yaml:3: models.m"
     assert closed == {"status": "ok", "baseline_only": 0, "models_file": "refused"}
+
+
+# a head that the client says again
+
+
+class Blind:
+    """A parser that must not be asked to read."""
+
+    def feed_data(self, data: bytes) -> None:
+        """Fail."""
+        raise AssertionError(f"read again: {data!r}")
+
+
+class Caller:
+    """A client on one connection that says what it is told and reads answers whole."""
+
+    def __init__(self, house: House, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        (self.door,) = house.server.server_state.connections
+
+    async def say(self, *pieces: bytes) -> None:
+        """Send pieces that arrive one by one."""
+        for piece in pieces:
+            self.writer.write(piece)
+            await asyncio.sleep(0.03)
+
+    async def answer(self) -> tuple[int, dict[str, str], dict]:
+        """Read one answer."""
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in head[1:-2])
+        return (
+            int(head[0].split()[1]),
+            headers,
+            json.loads(await self.reader.readexactly(int(headers["content-length"]))),
+        )
+
+    async def ask(self, *pieces: bytes) -> tuple[int, dict[str, str], dict]:
+        """Send pieces; read the answer."""
+        await self.say(*pieces)
+        return await self.answer()
+
+    @asynccontextmanager
+    async def unread(self) -> AsyncIterator[None]:
+        """A time in which nothing may be parsed."""
+        parser, self.door.parser = self.door.parser, Blind()
+        yield
+        self.door.parser = parser
+
+
+@asynccontextmanager
+async def calling(house: House) -> AsyncIterator[Caller]:
+    """One connection, for as long as the block lasts."""
+    host, port = house.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    await until(lambda: house.server.server_state.connections, "connected")
+    try:
+        yield Caller(house, reader, writer)
+    finally:
+        writer.close()
+
+
+def asking(tokens: int, prompt: str = "x", headers: str = "", **more: object) -> bytes:
+    """A request for so many tokens."""
+    return request(
+        {"model": MODEL, "prompt": prompt, "max_tokens": tokens, "ignore_eos": True}, headers=headers, **more
+    )
+
+
+def tokens(answer: tuple[int, dict[str, str], dict]) -> int:
+    """How many tokens a good answer has."""
+    assert answer[0] == 200
+    return answer[2]["usage"]["completion_tokens"]
+
+
+async def test_a_repeated_head_is_not_read_again(alone: House, base: Sim):
+    """Bodies of any length, each with its own answer and its own request id; the parser hears of the first alone."""
+    async with calling(alone) as caller:
+        answers = [await caller.ask(asking(1))]
+        async with caller.unread():
+            answers += [await caller.ask(asking(n, "word " * 2 * n)) for n in (2, 30, 3, 9, 100)]
+        answers += [await caller.ask(asking(4))]
+    assert [tokens(answer) for answer in answers] == [1, 2, 30, 3, 9, 100, 4]
+    assert len({answer[1]["x-request-id"] for answer in answers}) == 7
+    assert base.engine.counts["started"] == 7
+
+
+async def test_a_request_id_of_the_clients_own_is_kept(alone: House):
+    """It is part of the head that is repeated."""
+    async with calling(alone) as caller:
+        answers = [await caller.ask(asking(1, headers="x-request-id: mine\r\n"))]
+        async with caller.unread():
+            answers += [await caller.ask(asking(22, headers="x-request-id: mine\r\n"))]
+        answers += [await caller.ask(asking(1, headers="x-request-id: another\r\n"))]
+    assert [answer[1]["x-request-id"] for answer in answers] == ["mine", "mine", "another"]
+
+
+async def test_a_stream_may_follow_and_be_followed(alone: House):
+    """What is asked for stands in the body, not in the head."""
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        async with caller.unread():
+            await caller.say(asking(3, stream=True))
+            streamed = await asyncio.wait_for(caller.reader.readuntil(b"\r\n0\r\n\r\n"), 5)
+            assert tokens(await caller.ask(asking(5))) == 5
+    assert streamed.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"data: [DONE]" in streamed
+
+
+async def test_a_repeated_head_with_a_bad_body_is_refused(alone: House, base: Sim):
+    """No JSON is 400 as ever; the connection goes on."""
+    bad = asking(1)[:-1] + b"]"
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        async with caller.unread():
+            assert (await caller.ask(bad))[0] == 400
+            assert tokens(await caller.ask(asking(2))) == 2
+    assert base.engine.counts["started"] == 2
+
+
+async def test_a_key_that_is_revoked_opens_nothing_more(alone: House, base: Sim):
+    """Who was let in by a head is not let in by the same head for ever."""
+    key, secret = ApiKey("k1", "k", frozenset({Scope.INFERENCE})), "lk-secret"
+    keys = alone.app.parts.keys
+    keys._learn({hash_of(secret): key.to_json()})
+    raw = asking(1, headers=f"authorization: Bearer {secret}\r\n")
+    async with calling(alone) as caller:
+        assert tokens(await caller.ask(raw)) == 1
+        async with caller.unread():
+            assert tokens(await caller.ask(raw)) == 1
+        keys._learn({hash_of(secret): replace(key, revoked_ms=1).to_json()})
+        assert (await caller.ask(raw))[0] == 401
+    assert base.engine.counts["started"] == 2
+
+
+async def test_another_key_is_another_head(alone: House):
+    """The bytes of a key are compared with the rest."""
+    keys = alone.app.parts.keys
+    keys._learn({hash_of("lk-good"): ApiKey("k1", "k", frozenset({Scope.INFERENCE})).to_json()})
+    async with calling(alone) as caller:
+        assert tokens(await caller.ask(asking(1, headers="authorization: Bearer lk-good\r\n"))) == 1
+        assert (await caller.ask(asking(1, headers="authorization: Bearer lk-evil\r\n")))[0] == 401
+
+
+async def test_a_repeated_head_has_the_limit_of_the_first(tmp_path, base: Sim):
+    """413, though the first body was small; at the limit itself it is served."""
+    async with gateway(tmp_path, Split(MODEL, 0, base.endpoint()), limits=replace(LIMITS, body_bytes=1000)) as house:
+        spare = 1000 - len(asking(1).partition(b"\r\n\r\n")[2])
+        async with calling(house) as caller:
+            await caller.ask(asking(1))
+            async with caller.unread():
+                assert tokens(await caller.ask(asking(1, "x" * (spare + 1)))) == 1
+            status, headers, body = await caller.ask(asking(1, "x" * (spare + 2)))
+            assert await caller.reader.read() == b""
+    assert (status, headers["connection"], body["error"]["code"]) == (413, "close", "request_too_large")
+    assert base.engine.counts["started"] == 2
+
+
+async def test_a_repeated_request_in_two_pieces_is_read(alone: House):
+    """Wherever it is cut; the next one in one piece is read too, and known from then on."""
+    raw = asking(7, "some words")
+    end = raw.index(b"\r\n\r\n")
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        for at in (1, 20, raw.index(b"content-length: ") + 17, end + 2, end + 4, end + 9, len(raw) - 1):
+            assert tokens(await caller.ask(raw[:at], raw[at:])) == 7
+            assert tokens(await caller.ask(asking(2))) == 2
+            async with caller.unread():
+                assert tokens(await caller.ask(asking(33))) == 33
+
+
+async def test_a_body_that_is_a_known_request_is_a_body(alone: House, base: Sim):
+    """What comes behind a head belongs to it, whatever it looks like."""
+    within = asking(3)
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(within)
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        assert (await caller.ask(head, within))[0] == 400
+    assert base.engine.counts["started"] == 1
+
+
+async def test_a_pipelined_request_behind_a_repeated_head_is_left_to_be_sent_again(alone: House, base: Sim):
+    """In one piece with it, or while it is being answered: one answer, then the connection closes."""
+    for pieces in ((asking(2) + asking(3),), (asking(2), asking(3))):
+        base.behave(ttft_ms=2)
+        async with calling(alone) as caller:
+            await caller.ask(asking(1))
+            base.behave(ttft_ms=200)
+            answer = await caller.ask(*pieces)
+            assert (tokens(answer), answer[1]["connection"]) == (2, "close")
+            assert await caller.reader.read() == b""
+    assert base.engine.counts["started"] == 4
+
+
+async def test_another_route_between_two_equal_heads(alone: House):
+    """FastAPI's requests are no part of it, nor in its way."""
+    models = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+    async with calling(alone) as caller:
+        for n in (1, 2, 33):
+            assert tokens(await caller.ask(asking(n))) == n
+            assert tokens(await caller.ask(asking(n + 1))) == n + 1
+            status, _, body = await caller.ask(models)
+            assert (status, body["data"][0]["id"]) == (200, MODEL)
+
+
+async def test_a_request_while_the_application_answers_is_not_served(alone: House, base: Sim):
+    """Known or not, two answers never cross on one connection."""
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        for piece in (b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n", asking(2)):
+            caller.door.data_received(piece)
+        assert (await caller.answer())[0] == 200
+        assert await caller.reader.read() == b""
+    assert base.engine.counts["started"] == 1
+
+
+async def test_line_ends_between_repeated_heads_are_nobodys(alone: House):
+    """Behind a body, before a head, or by themselves."""
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        for pieces in ((asking(5) + b"\r\n",), (b"\r\n", asking(5)), (b"\r\n" + asking(5),), (b"\r", b"\n", asking(5))):
+            assert tokens(await caller.ask(*pieces)) == 5
+            assert tokens(await caller.ask(asking(6))) == 6
+
+
+async def test_a_changed_head_is_read_and_is_the_one_that_is_known_then(alone: House):
+    """One head is remembered, the last."""
+    async with calling(alone) as caller:
+        for headers in ("", "x-linnet-session: a\r\n", ""):
+            await caller.ask(asking(1, headers=headers))
+            async with caller.unread():
+                assert tokens(await caller.ask(asking(12, headers=headers))) == 12
+
+
+@pytest.mark.parametrize("headers", ["connection: close\r\n", "expect: 100-continue\r\n"])
+async def test_a_head_that_asks_for_more_than_an_answer_is_not_remembered(alone: House, headers: str):
+    """The end of the connection, or a word before the body."""
+    async with calling(alone) as caller:
+        raw = asking(1, headers=headers)
+        await caller.say(raw)
+        await until(lambda: alone.app.desk.metrics.series("linnet_requests_total", MODEL, "baseline", "ok")[0] == 1)
+        assert caller.door._known is None
+
+
+async def test_http_1_0_is_not_remembered(alone: House):
+    """Its streams end with their connection."""
+    body = {"model": MODEL, "prompt": "x", "max_tokens": 1}
+    async with calling(alone) as caller:
+        assert tokens(await caller.ask(request(body, "1.0", "connection: keep-alive\r\n"))) == 1
+        assert caller.door._known is None
+
+
+async def test_shutdown_closes_behind_the_answer_to_a_repeated_head(alone: House, base: Sim):
+    """The answer under way is the last, and says so."""
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        base.behave(ttft_ms=200)
+        async with caller.unread():
+            await caller.say(asking(2))
+            caller.door.shutdown()
+            answer = await caller.answer()
+        assert (tokens(answer), answer[1]["connection"]) == (2, "close")
+        assert await caller.reader.read() == b""
+
+
+async def test_a_mistake_of_our_own_behind_a_repeated_head_is_told(
+    alone: House, base: Sim, monkeypatch: pytest.MonkeyPatch
+):
+    """500 and the end, as where the head was read."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        monkeypatch.setattr(alone.app.parts.splits, "route", fail)
+        async with caller.unread():
+            assert (await caller.ask(asking(2)))[0] == 500
+        assert await caller.reader.read() == b""
+    assert base.engine.counts["started"] == 1
+
+
+async def test_a_client_that_leaves_a_repeated_request_frees_the_engine(alone: House, base: Sim):
+    """Nobody answers who is gone."""
+    async with calling(alone) as caller:
+        await caller.ask(asking(1))
+        base.behave(ttft_ms=5000)
+        await caller.say(asking(2))
+        await until(lambda: base.running == 1, "running")
+        caller.writer.transport.abort()
+        await until(lambda: base.running == 0, "freed", seconds=2)

@@ -13,7 +13,7 @@ from canary.core import watchdog
 from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
 from canary.store import Store, StoreError
-from gateway.record.evidence import Evidence
+from gateway.record.evidence import AT_ONCE, Evidence
 from gateway.record.metrics import Metrics
 from gateway.split.splits import SplitFiles, Splits
 from tests.gateway.conftest import acknowledged
@@ -78,7 +78,7 @@ async def test_as_many_models_as_there_are_lose_nothing(store: Store, tmp_path: 
     for _ in range(2):
         for split in live:
             evidence.record(split, OK)
-    await evidence.write()
+    await evidence.close()
     sums = [(await store.tallies(split.model, "r", 1))["2|baseline||ok"] for split in live]
     assert sums == ["2"] * 200
 
@@ -89,6 +89,31 @@ def test_memory_is_bounded_while_the_store_is_away(tmp_path: Path):
     for attempt in range(1000):
         evidence.record(replace(LIVE, attempt=attempt), OK)
     assert max(len(evidence._ledgers), len(evidence._pages)) <= 65
+
+
+async def test_many_attempts_take_turns(store: Store, tmp_path: Path):
+    """One flush takes so many and no more, the longest waiting first; the last one leaves nothing behind."""
+    models = [f"m{number}" for number in range(2 * AT_ONCE + 5)]
+    known = Splits([Split(model, 0, BASE) for model in models], SplitFiles(tmp_path), "w", 60)
+    splits = [replace(LIVE, model=model) for model in models]
+    for split in splits:
+        known.offer(split, 0, polled=True)
+    evidence = Evidence(store, known, "w", Metrics())
+
+    async def written() -> list[int]:
+        return [len(await store.tallies(model, "r", 1)) > 0 for model in models]
+
+    for split in splits:
+        evidence.record(split, OK)
+    await evidence.write()
+    assert await written() == [number < AT_ONCE for number in range(len(models))]
+    evidence.record(splits[0], OK)  # it has to wait for the others now
+    await evidence.write()
+    assert await written() == [number < 2 * AT_ONCE for number in range(len(models))]
+    assert (await store.tallies("m0", "r", 1))["2|baseline||ok"] == "1"
+    await evidence.close()
+    assert all(await written())
+    assert (await store.tallies("m0", "r", 1))["2|baseline||ok"] == "2"
 
 
 async def test_sums_survive_a_store_that_is_away(valkey, tmp_path: Path):
