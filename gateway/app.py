@@ -20,9 +20,9 @@ from gateway.door.protocol import Door
 from gateway.door.quota import Quota
 from gateway.door.reception import Reception
 from gateway.errors import ApiError, not_found
-from gateway.pool.connection import Patience
 from gateway.pool.health import Health
 from gateway.pool.pool import Pools
+from gateway.pool.sink import Patience
 from gateway.record.evidence import Evidence
 from gateway.record.log import AccessLog
 from gateway.record.metrics import Metrics

@@ -33,8 +33,8 @@ HOT: Final = tuple(
     for package, names in {
         "canary/core": "arms assignment outcome tally tripwire watchdog",
         "gateway": "repeat",
-        "gateway/door": "access ask client guest meter protocol quota reception walk",
-        "gateway/pool": "admission breaker connection pool replica retry seats sending",
+        "gateway/door": "access ask client guest line meter protocol quota reception walk",
+        "gateway/pool": "admission breaker connection pool replica retry seats sending sink",
         "gateway/record": "evidence metrics series",
         "gateway/relay": "answer bill desk exchange naming template trial",
         "gateway/routes": "table",

@@ -25,7 +25,8 @@ from gateway.door.guest import Guest
 from gateway.door.protocol import Door
 from gateway.door.reception import Reception
 from gateway.errors import ApiError, UpstreamError
-from gateway.pool.connection import Connection, Headers, Patience
+from gateway.pool.connection import Connection
+from gateway.pool.sink import Headers, Patience
 from gateway.repeat import Repeat
 from gateway.settings import Limits
 
@@ -446,11 +447,13 @@ def _connected(keeper: Keeper) -> tuple[Connection, Wire]:
 KNOWN_REPLIES = (
     _reply(b"content-length: 8"),
     _reply(b"x-content-length: 9", b"Content-Length: 8", b"date: now", first=b"HTTP/1.1 404 Not Found"),
+    _reply(b"content-length: 0", body=b"", first=b"HTTP/1.1 204 No Content"),
 )
 REPEATED_REPLIES = (
     *KNOWN_REPLIES,
     _reply(b"content-length: 0", body=b""),
     _reply(b"content-length: 33", body=b'{"ok":"\r\ncontent-length: 1\r\n\r\n"}'),
+    _reply(b"content-length: 8", first=b"HTTP/1.1 204 No Content"),
     _reply(b"content-length: 008"),
     _reply(b"content-length: +8"),
     _reply(b"content-length: 1_0", body=b'{"ok":100}'),

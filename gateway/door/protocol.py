@@ -1,4 +1,4 @@
-"""The client's connection. A proxied route is served right here, without a task; FastAPI has everything else.
+"""What a client says. A proxied route is served right here, without a task; FastAPI has everything else.
 
 It is uvicorn's own protocol class: llhttp parses every request, and what is not a POST to a proxied path goes on to the
 application as if this class were not there. For a proxied request the parser's callbacks collect head and body, and the
@@ -7,20 +7,17 @@ engine's bytes are written to this transport in the very call that brought them.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
-from time import monotonic
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.door.client import Client, lines
 from gateway.door.guest import Guest
+from gateway.door.line import ClientLine
 from gateway.door.reception import Reception, too_large
 from gateway.errors import ApiError
-from gateway.relay.exchange import Exchange
 from gateway.repeat import Repeat, learned
 from gateway.routes.table import PROXIED, Route
 from gateway.settings import Limits
@@ -29,44 +26,27 @@ _LOG: Final = logging.getLogger("linnet.gateway")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOO_LARGE: Final = 431, "The head, or the framing of the body, is too large.", "head_too_large"
 _FRAMING: Final = 64 * 1024  # bytes
-_BESIDES: Final = frozenset(
-    {b"expect", b"transfer-encoding"}
-)  # a request with these is more than one head and one body
+_BESIDES: Final = frozenset({b"expect", b"transfer-encoding"})  # a request with these is more than head and body
 _OFFER: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
-_LINGER_S: Final = 2.0  # how long a refused client may go on sending before the connection is cut under its answer
 
 
-class Door(HttpToolsProtocol):
-    """One client connection, one proxied request at a time."""
+class Door(ClientLine):
+    """One client connection as it is read, one proxied request at a time."""
 
     def __init__(self, reception: Reception, limits: Limits, **given: Any) -> None:
-        super().__init__(**given)
+        super().__init__(limits, **given)
         self._reception = reception
-        self._limits = limits
         self.url = b""
         self._guest: Guest | None = None  # whose body is being read
         self._served: Guest | None = None  # whose request was complete just now
         self._known: tuple[Repeat, Guest] | None = None  # the head that this client says each time
         self._parts: list[bytes] = []
         self._size = 0
-        self._client: Client | None = None  # who is being answered
-        self._exchange: Exchange | None = None
-        self._heading = self._begun = self._ordinary = self._closing = self._deaf = False
+        self._heading = self._begun = self._ordinary = False
         self._came = 0  # bytes of the present request
-        self._quiet_since = 0.0
-        self._dates: list[tuple[bytes, bytes]] = []
-        self._date = b""
-        self._late: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
 
-    # asyncio calls these
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a first request as long as for any further one."""
-        super().connection_made(transport)
-        self._quiet_since = monotonic()
-        self._watch_idle(self.timeout_keep_alive)
+    # asyncio calls this
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
@@ -104,34 +84,6 @@ class Door(HttpToolsProtocol):
                 return
         if self._late is None and (self._heading or self._guest is not None):
             self._late = self.loop.call_later(self._limits.head_s, self._too_late)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """A client that is gone needs no answer."""
-        for timer in (self._late, self._stalled, self.timeout_keep_alive_task):
-            if timer is not None:
-                timer.cancel()
-        exchange, self._exchange = self._exchange, None
-        self._guest, self._client, self._deaf = None, None, True
-        if exchange is not None:
-            exchange.left()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Let the engine wait for a client that reads slowly, for a while."""
-        super().pause_writing()
-        if self._stalled is None:
-            self._stalled = self.loop.call_later(self._limits.stall_s, self.transport.abort)
-        if self._exchange is not None:
-            self._exchange.pause()
-
-    def resume_writing(self) -> None:
-        """Go on."""
-        super().resume_writing()
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-        if self._exchange is not None:
-            self._exchange.resume()
 
     def _most(self) -> int:
         """Return how many bytes the request may have taken by now: chunks' sizes and extensions count too."""
@@ -256,56 +208,6 @@ class Door(HttpToolsProtocol):
         self._serve(guest, client, body)
         return True
 
-    # the client's answer calls these
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-        self.transport.write(data)
-
-    def dated(self) -> bytes:
-        """Return the date, as uvicorn keeps it: another list each second."""
-        kept = self.server_state.default_headers
-        if kept is not self._dates:
-            self._dates, self._date = kept, lines(kept)
-        return self._date
-
-    def finished(self) -> None:
-        """Be ready for the next request, or close."""
-        client, self._client = self._client, None
-        self._exchange = None
-        self._quiet_since = monotonic()
-        self.server_state.total_requests += 1
-        if self._closing or self._deaf or client is None or not client.keep_alive:
-            self._linger()
-
-    # the server calls these
-
-    def shutdown(self) -> None:
-        """Close, or let the answer under way be the last."""
-        self._closing = True
-        if self._client is None:
-            super().shutdown()
-        elif not self._client.answered:
-            self._client.keep_alive = False
-
-    def cut(self, error: ApiError) -> None:
-        """End the answer under way now."""
-        if self._exchange is not None:
-            self._exchange.cut(error)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection on which nothing has happened for long enough; looked at lazily, not armed a request."""
-        self.timeout_keep_alive_task = None
-        busy = self._client is not None or (self.cycle is not None and not self.cycle.response_complete)
-        left = self._quiet_since + self.timeout_keep_alive - monotonic()
-        if busy or left > 0:
-            self._watch_idle(self.timeout_keep_alive if busy else left)
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _watch_idle(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
     def _decline(self, rest: bytes) -> None:
         """Read a request that offers another protocol once more, without the offer (RFC 9110, 7.8: that is free).
 
@@ -374,14 +276,3 @@ class Door(HttpToolsProtocol):
         self._late = None
         if self._heading or self._guest is not None:
             self._refuse_line(408, f"The request took longer than {self._limits.head_s:g} s.", "request_timeout")
-
-    def _linger(self) -> None:
-        """Close so that the client can still read the answer: a reset while it sends would take it away."""
-        self._known = None
-        if self._late is not None:
-            self._late.cancel()
-        if self._deaf and not self.transport.is_closing() and self.transport.can_write_eof():
-            self.transport.write_eof()
-            self._late = self.loop.call_later(_LINGER_S, self.transport.abort)
-        else:
-            self.transport.close()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
 
 import httptools
 
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
+from gateway.pool.sink import Headers, Patience, Sink
 from gateway.repeat import Repeat, learned
 
 _LOG: Final = logging.getLogger("linnet.gateway")
@@ -27,36 +27,6 @@ _VERSIONS: Final = frozenset({"1.0", "1.1"})
 _INFORMS, _ANSWERS = 100, 200  # the first statuses that do
 _BODILESS: Final = frozenset({204, 304})  # whatever length they tell
 _FOREVER: Final = float("inf")
-
-Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds one request may wait: for the first byte of an answer, between its pieces, and in all."""
-
-    first_byte_s: float
-    between_s: float
-    total_s: float
-
-
-class Sink(Protocol):
-    """Who hears one reply: its head, its pieces, and one last word. Nothing comes after that.
-
-    `at` is when the bytes came that said so, in monotonic seconds.
-    """
-
-    def head(self, status: int, headers: Headers, at: float) -> None:
-        """Take the status and the headers; names are lower-case."""
-
-    def body(self, piece: bytes, at: float) -> None:
-        """Take a piece of the body as it came."""
-
-    def ended(self, at: float) -> None:
-        """The last word of a reply that is complete."""
-
-    def failed(self, error: UpstreamError) -> None:
-        """The last word of a reply that is not."""
 
 
 class Keeper(Protocol):

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.errors import BadAnswerError, UpstreamError
-from gateway.pool.connection import Headers
 from gateway.pool.pool import Pools
 from gateway.pool.sending import Errand
+from gateway.pool.sink import Headers
 
 
 async def fetch(pools: Pools, urls: Sequence[str], errand: Errand, most: int) -> tuple[int, Headers, bytes]:

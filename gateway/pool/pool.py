@@ -10,12 +10,12 @@ from typing import Final
 
 from gateway.pool.admission import Gate
 from gateway.pool.balance import Rings
-from gateway.pool.connection import Sink
 from gateway.pool.options import PoolOptions
 from gateway.pool.replica import Replica
 from gateway.pool.retry import RetryBudget
 from gateway.pool.seats import Pool
 from gateway.pool.sending import Errand, Sending
+from gateway.pool.sink import Sink
 from gateway.settings import Limits
 
 _USUAL: Final = PoolOptions()

@@ -8,9 +8,10 @@ from time import monotonic
 from typing import Final, Protocol
 
 from gateway.errors import ConnectError, LostError, UpstreamError
-from gateway.pool.connection import Connection, Headers, Patience, Sink
+from gateway.pool.connection import Connection
 from gateway.pool.replica import Replica
 from gateway.pool.seats import Pool, Seat
+from gateway.pool.sink import Headers, Patience, Sink
 
 _SERVER_ERRORS: Final = 500
 _TOKENS_MOST: Final = 131_072  # a client may name any number; no engine's work is larger by that

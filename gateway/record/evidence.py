@@ -145,7 +145,7 @@ class Evidence:
             await self.write()
 
     def _drain(self) -> list[Batch]:
-        """Empty the ledgers that have waited longest, `AT_ONCE` at most: what a flush takes does not grow with models."""
+        """Empty the ledgers that have waited longest, `AT_ONCE` at most: a flush does not grow with the models."""
         batches: list[Batch] = []
         for key in list(self._ledgers):
             ledger = self._ledgers.pop(key)

@@ -19,10 +19,10 @@ from canary.core.arms import Arm, Endpoint, Split
 from canary.scorers import SCORERS
 from gateway.door.ask import Ask
 from gateway.errors import BadAnswerError, UpstreamError
-from gateway.pool.connection import Patience
 from gateway.pool.fetch import fetch
 from gateway.pool.pool import Pools
 from gateway.pool.sending import Errand, head_of
+from gateway.pool.sink import Patience
 from gateway.record.evidence import Evidence
 from gateway.record.metrics import Metrics
 from gateway.settings import Limits

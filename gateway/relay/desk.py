@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.door.quota import Quota
-from gateway.pool.connection import Patience
 from gateway.pool.pool import Pools
+from gateway.pool.sink import Patience
 from gateway.record.evidence import Evidence
 from gateway.record.log import AccessLog
 from gateway.record.metrics import Metrics

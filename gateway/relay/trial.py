@@ -12,9 +12,9 @@ from canary.core.outcome import Outcome, Result
 from gateway.door.client import Client, Header, lines, type_line
 from gateway.door.guest import Asked
 from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
-from gateway.pool.connection import Headers
 from gateway.pool.seats import Pool
 from gateway.pool.sending import Errand, Sending
+from gateway.pool.sink import Headers
 from gateway.relay.answer import Clock, StreamedAnswer, outcome_of, whole_reader
 from gateway.relay.desk import Desk
 from gateway.relay.naming import public_name

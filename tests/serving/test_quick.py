@@ -29,10 +29,10 @@ pieces = st.one_of(
     st.sampled_from(
         [
             b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b'\\"', b"\\u", b"\\ud83d", b"\\ude00", b"\\u0000",
-            b"null", b"true", b"false", b"NaN", b"Infinity", b"-Infinity", b"-", b"+", b"0", b"1", b"9", b".",
-            b"e", b"E", b"e5", b"1e400", b"-0", b"-0.0", b"1.0", b"1.", b".5", b"01", b"1" * 30, b"18446744073709551616",
-            b"4.9e-324", b"9007199254740993.0", b"1e23", b" ", b"\t", b"\n", b"\r", b"\x0b", b"\x0c", b"\x00", b"\x1f", b"\x7f",
-            b"\xef\xbb\xbf", b"\xff", b"\xc3\xa9", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80",
+            b"null", b"true", b"false", b"NaN", b"Infinity", b"-Infinity", b"-", b"+", b"0", b"1", b"9", b".", b"e",
+            b"E", b"e5", b"1e400", b"-0", b"-0.0", b"1.0", b"1.", b".5", b"01", b"1" * 30, b"18446744073709551616",
+            b"4.9e-324", b"9007199254740993.0", b"1e23", b" ", b"\t", b"\n", b"\r", b"\x0b", b"\x0c", b"\x00", b"\x1f",
+            b"\x7f", b"\xef\xbb\xbf", b"\xff", b"\xc3\xa9", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80",
             b'"a":', b'"a":1,', b'{"a":1}', b"[1,2]", b"/*", b"//", b"'", b"tru", b"True", b"\xe2\x80\xa8", b"\xc2\xa0",
         ]
     ),

@@ -107,6 +107,7 @@ def test_a_late_refund_is_void(count, amount, ago) -> None:
     assert count.used(0, 1, 1) == before + amount
 
 
+@pytest.mark.source
 @given(counts(), counts(), TICKS, st.floats(0, 1e6), FOLDS, st.floats(0, 59))
 def test_a_clock_that_steps_back_frees_nothing(requests, tokens, at, back, fold, after) -> None:  # noqa: PLR0917
     """Not at the step, however large, and not before as much time has passed as would have freed it anyway."""

@@ -197,6 +197,7 @@ async def test_what_was_served_leaves_nothing_to_be_collected(alone: House, base
         gc.enable()
 
 
+@pytest.mark.source
 async def test_a_mistake_of_our_own_is_told(alone: House, base: Sim, monkeypatch: pytest.MonkeyPatch):
     """Whatever it is, nobody waits for an answer that nobody will send."""
 
@@ -518,6 +519,7 @@ async def test_shutdown_closes_behind_the_answer_to_a_repeated_head(alone: House
         assert await caller.reader.read() == b""
 
 
+@pytest.mark.source
 async def test_a_mistake_of_our_own_behind_a_repeated_head_is_told(
     alone: House, base: Sim, monkeypatch: pytest.MonkeyPatch
 ):

@@ -132,6 +132,7 @@ HEADERS = st.sampled_from([
 ])  # fmt: skip
 
 
+@pytest.mark.source
 @MANY
 @given(st.lists(HEADERS, max_size=5), st.sampled_from([b"\r\n", b"\n"]), st.binary(max_size=40), SEEDS)
 def test_two_readers_see_one_request(headers: list[bytes], end: bytes, tail: bytes, seed: int) -> None:
@@ -157,6 +158,7 @@ def test_two_readers_see_one_answer(status: int, headers: list[bytes], tail: byt
         lines.replied(head + body + tail, Random(seed))
 
 
+@pytest.mark.source
 @MANY
 @pytest.mark.parametrize("name", TARGETS)
 @given(raw=st.binary(max_size=60), seed=SEEDS)

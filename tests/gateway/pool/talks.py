@@ -10,12 +10,12 @@ from time import monotonic
 from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.pool.connection import Headers, Patience
 from gateway.pool.fetch import fetch
 from gateway.pool.pool import Pools
 from gateway.pool.replica import Replica
 from gateway.pool.seats import Pool
 from gateway.pool.sending import Errand, head_of
+from gateway.pool.sink import Headers, Patience
 from tests.gateway.rig import until
 
 PATIENCE = Patience(1, 1, 5)

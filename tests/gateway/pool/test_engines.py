@@ -16,11 +16,11 @@ import pytest
 
 from canary.core.arms import Endpoint, Split
 from gateway.pool.breaker import State
-from gateway.pool.connection import Patience
 from gateway.pool.options import Balance, PoolOptions
 from gateway.pool.pool import Pools
 from gateway.pool.seats import Pool, Seat
 from gateway.pool.sending import Errand, head_of
+from gateway.pool.sink import Patience
 from tests.gateway.pool.talks import Heard
 from tests.gateway.rig import LIMITS, MODEL, House, Sim, gateway, simulated, until
 

@@ -27,6 +27,7 @@ async def test_an_idle_connection_older_than_the_engine_keeps_is_not_used():
         pools.close()
 
 
+@pytest.mark.source
 async def test_a_host_that_swallows_attempts_does_not_eat_up_the_sockets(monkeypatch: pytest.MonkeyPatch):
     """Once one attempt has failed, a few try at a time, and the others are told at once."""
     trying = most = 0

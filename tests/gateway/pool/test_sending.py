@@ -128,6 +128,7 @@ async def test_each_replica_is_tried_once():
     assert (retried, pool.held) == (["m"] * 4, 0)
 
 
+@pytest.mark.source
 async def test_nobody_waits_for_connection_after_connection(monkeypatch: pytest.MonkeyPatch):
     """Replicas that swallow every attempt to connect cost a client two of them, not twenty."""
 

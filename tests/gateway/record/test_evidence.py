@@ -281,6 +281,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "FLOOR_S", 0.5)
 
 
+@pytest.mark.source
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_candidate_that_hangs_is_left_by_those_who_wait_for_it(
     stream: bool, impatient: None, house: House, cand: Sim, store: Store

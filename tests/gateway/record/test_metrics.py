@@ -107,6 +107,7 @@ def call(metrics: Metrics, hook: str, texts: list[str], number: int) -> None:
     method(*positional, **named)
 
 
+@pytest.mark.source
 @settings(deadline=None)
 @given(
     calls=st.lists(st.tuples(st.sampled_from(HOOKS), st.lists(st.text(), min_size=2, max_size=2), st.integers(0, 9)))

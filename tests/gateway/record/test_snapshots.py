@@ -25,6 +25,7 @@ async def test_the_file_is_what_the_worker_counts(tmp_path: Path):
     assert files(tmp_path) == ["1.json"]
 
 
+@pytest.mark.source
 async def test_it_is_written_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is counted later is seen later, and an error ends nothing."""
     monkeypatch.setattr(snapshots, "WRITE_S", 0.01)

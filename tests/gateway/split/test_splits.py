@@ -171,6 +171,7 @@ def test_a_store_that_never_had_a_split_voids_a_kept_one(tmp_path: Path):
     assert again.route("m").split == LIVE
 
 
+@pytest.mark.source
 def test_a_damaged_file_or_split_changes_nothing(tmp_path: Path):
     """What cannot be routed by is refused; the last one holds."""
     known = splits(tmp_path)
