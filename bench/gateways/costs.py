@@ -139,9 +139,9 @@ left out.
 
 {table(samples, scales)}
 
-Each of {MODELS:,} models has its own release, split and tallies. Asked in turn, each has its sums written four times a
-second, whatever the traffic, so that this part is dear for few requests a second and cheap for many. Replicas are
-different ports of one pretended engine.
+Each of {MODELS:,} models has its own release, split and tallies; a flush takes those of 128 attempts, four times a
+second. What is dearer when they are asked in turn is memory that has gone cold, and each model's first requests.
+Replicas are different ports of one pretended engine.
 """
 
 

@@ -7,6 +7,8 @@ import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from hashlib import sha256
+from hmac import compare_digest
 from pathlib import Path
 
 import openai
@@ -18,6 +20,7 @@ from canary import keys as names
 from canary.apikeys import ApiKey, ApiKeys, KeyLimits, Scope, checked, hash_of
 from canary.core.events import Cause
 from canary.store import Store, StoreError
+from gateway.door import access
 from gateway.door.access import KeyFile, Keys, check_bind, identify, keys_at_start
 from gateway.errors import ApiError, SettingsError
 from tests.gateway.rig import MODEL, House, until
@@ -120,6 +123,19 @@ async def test_a_refusal_is_openais_and_says_nothing_of_the_key(keys: Keys, api_
     assert b'"invalid_request_error"' in error.value.body()
     assert b"secret" not in error.value.body()
     assert {(b"www-authenticate", b"Bearer"), (b"x-should-retry", b"false")} <= set(error.value.headers())
+
+
+@pytest.mark.source
+async def test_a_key_is_compared_in_constant_time_by_its_hash(keys: Keys, api_keys: ApiKeys, monkeypatch) -> None:
+    """How long a refusal takes says nothing of the key: only digests are looked up and compared."""
+    _, header = await make(api_keys)
+    await keys.poll()
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(access, "compare_digest", lambda *two: compared.append(two) or compare_digest(*two))
+    keys.identify(header)
+    digest = sha256(header[7:]).digest()
+    assert compared == [(digest, digest)]
+    assert header[7:] not in repr(vars(keys)).encode()
 
 
 @pytest.mark.parametrize("scopes", [("admin",), ("tester",), ("admin", "tester")])

@@ -69,6 +69,23 @@ class Hall:
             assert seat.breaker.state is State.OPEN
 
 
+@pytest.mark.source
+@pytest.mark.parametrize("affinity", ["", "user:1"])
+@pytest.mark.parametrize("balance", list(Balance))
+def test_a_pick_looks_at_no_more_of_a_hundred_than_of_two(balance, affinity, monkeypatch: pytest.MonkeyPatch):
+    """What it costs does not grow with the pool."""
+    looks = []
+    load = Seat.load.fget
+    monkeypatch.setattr(Seat, "load", property(lambda seat: looks.append(seat) or load(seat)))
+    hall = Hall(PoolOptions(balance=balance))
+    hall.follow(tuple(f"http://replica-{number}:1" for number in range(100)))
+    hall.pick(affinity)  # the first one looks at everybody
+    looks.clear()
+    for _ in range(50):
+        hall.pick(affinity).take(1, hall.now)
+    assert len(looks) <= 2 * 50
+
+
 def test_nobody_is_picked_from_nobody():
     """An arm without replicas."""
     assert Hall().another(()).pick(1, "", 0) is None
