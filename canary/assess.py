@@ -25,13 +25,14 @@ Engines = Mapping[str, Mapping[str, Any]]
 class Seen:
     """What a look read: sums, engines by name, gates' reports of the candidate's digest by kind.
 
-    `trouble` says why the sums could not be read, "" if they could.
+    `trouble` says why the sums could not be read, "" if they could; `old` are sums that nobody will ask for again.
     """
 
     tallies: Tallies = field(default_factory=dict)
     engines: Engines = field(default_factory=dict)
     reports: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     trouble: str = ""
+    old: tuple[str, ...] = ()
 
 
 def stages(release: Release, tallies: Tallies) -> list[StageEvidence]:

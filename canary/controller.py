@@ -24,7 +24,7 @@ from canary.core.finding import Finding
 from canary.core.guardrails import Analysis
 from canary.core.guardrails import look as judge
 from canary.core.release import Release, advance
-from canary.core.tally import TallyError, parse
+from canary.core.tally import TallyError, blocks_before, parse
 from canary.effects import change_of
 from canary.metrics import Metrics
 from canary.spec import Spec
@@ -37,6 +37,7 @@ ACTOR = "controller"
 _TRIES = 20
 _BACKOFF_S = (0.2, 2.0)  # first and longest wait for a lost store
 _SWEEP_S, _GONE_S = 600.0, 3600.0  # how often workers are forgotten, and after how long a silence
+_BLOCKS_KEPT_S = 120.0  # sums of blocks that are closed, and remembered, for longer than this are dropped
 _STANDBY_S = 0.2  # how often a controller without the lease asks whether trips are its own
 
 
@@ -121,6 +122,7 @@ class Controller:
         found = evidence(release, seen, findings, now, spec.frozen_at(now))
         if not await self._remember(release, found, analysis, now):
             return None
+        await self._store.forget(release.model, release.release, release.attempt, seen.old)
         decided = Cause(ACTOR, "", self._clock())
         return await self._tell(release.model, events.Look(decided, found, release.at, now), found)
 
@@ -132,11 +134,13 @@ class Controller:
         text = await self._store.analysis(*name)
         analysis = Analysis.from_json(text) if text else Analysis.initial()
         try:
-            tallies = parse(await self._store.tallies(*name))
+            fields = await self._store.tallies(*name)
+            tallies = parse(fields)
         except TallyError as error:
             return replace(seen, trouble=str(error)), (), analysis
         analysis, findings = judge(analysis, spec.policy(), stages(release, tallies), now)
-        return replace(seen, tallies=tallies), findings, analysis
+        old = tuple(blocks_before(fields, now - _BLOCKS_KEPT_S))
+        return replace(seen, tallies=tallies, old=old), findings, analysis
 
     async def _remember(self, release: Release, found: Evidence, analysis: Analysis, now: float) -> bool:
         """Keep what was seen before acting on it; False once another leads."""

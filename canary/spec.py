@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from canary.card import Analysis, Arms, BakeSpec, Decision, Gates, Guardrails, Part, ShadowSpec, StepSpec, Window
 from canary.core.finding import OnBreach
-from canary.core.guardrails import Guard, Policy
 from canary.core.plan import BakePlan, Money, Plan, ShadowPlan, Step
+from canary.core.policy import Guard, Policy
 from canary.errors import SpecError
 from canary.source import Source, read
 from canary.units import Name

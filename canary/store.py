@@ -178,6 +178,11 @@ class Store:
         """Return an attempt's sums: "{stage}|{arm}|{slice}|{name}" -> number."""
         return cast("dict[str, str]", await self._ask(self._redis.hgetall(keys.tally(model, release, attempt))))
 
+    async def forget(self, model: str, release: str, attempt: int, fields: Sequence[str]) -> None:
+        """Drop sums of an attempt that have been taken into the guardrails' memory."""
+        if fields:
+            await self._ask(self._redis.hdel(keys.tally(model, release, attempt), *fields))
+
     async def analysis(self, model: str, release: str, attempt: int) -> str | None:
         """Return the guardrails' memory, None before the first look."""
         return cast("str | None", await self._ask(self._redis.get(keys.analysis(model, release, attempt))))

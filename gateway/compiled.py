@@ -31,7 +31,7 @@ _DONE: Final = "done"
 HOT: Final = tuple(
     f"{package}/{name}.py"
     for package, names in {
-        "canary/core": "arms assignment outcome tally tripwire watchdog",
+        "canary/core": "arms assignment ledger outcome tally tripwire watchdog",
         "gateway": "repeat",
         "gateway/door": "access ask client guest line meter protocol quota reception walk",
         "gateway/pool": "admission breaker connection pool replica retry seats sending sink",

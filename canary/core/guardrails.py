@@ -21,87 +21,13 @@ from dataclasses import dataclass, field, replace
 from canary.core.arms import Arm
 from canary.core.bounds import log_sum
 from canary.core.finding import Finding, OnBreach, Verdict
-from canary.core.signals import SIGNALS, Reading, Sight, StageView
+from canary.core.location import Arm as BlockArm
+from canary.core.location import Belief, Block, Course
+from canary.core.noise import most_noise
+from canary.core.policy import Guard, Key, Policy
+from canary.core.signals import SIGNALS, Lag, Reading, Sight, StageView
 from canary.core.tails import Memory
-from canary.core.tally import Tally, merged
-
-FAMILY_SHARE = 0.85  # of alpha; the rest is the tripwire's and the location tests'
-_MARGINS = {"rate": (0.0, 1.0), "difference": (-1.0, 1.0), "ratio": (0.0, math.inf)}
-
-Key = tuple[str, str]  # guardrail, slice
-
-
-class GuardError(ValueError):
-    """A policy that cannot be held."""
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """One guardrail of the spec.
-
-    `margin` is what is allowed: a difference (error_rate 0.005 = 0.5 pp; shadow_quality -0.02) or a ratio of candidate
-    to baseline (1.10). The slice "" is all traffic. Raises GuardError on an unknown name or an impossible margin.
-    """
-
-    name: str
-    margin: float
-    slices: tuple[str, ...] = ("",)
-    on_breach: OnBreach = OnBreach.ROLLBACK
-
-    def __post_init__(self) -> None:
-        if self.name not in SIGNALS:
-            raise GuardError(f"guardrail {self.name!r} is unknown; choose from {', '.join(SIGNALS)}")
-        low, high = _MARGINS[SIGNALS[self.name].unit]
-        if not low < self.margin < high:
-            raise GuardError(f"guardrail {self.name}: margin {self.margin} must lie between {low:g} and {high:g}")
-        if not self.slices or len(set(self.slices)) < len(self.slices):
-            raise GuardError(f"guardrail {self.name}: name each slice once, '' for all traffic")
-
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """One key per slice."""
-        return tuple((self.name, slice_) for slice_ in self.slices)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the guardrails of a release are held to.
-
-    `alpha` bounds the chance of rolling back a candidate that is no worse, over the whole release; `beta` that of
-    passing a guardrail that is at its margin. `min_samples` are requests an arm and `min_pairs` shadow pairs before a
-    PASS; FAIL needs none. `stages` is the number of shares planned, for harm that begins late.
-    """
-
-    guards: tuple[Guard, ...]
-    alpha: float = 0.01
-    beta: float = 0.05
-    min_samples: int = 200
-    min_pairs: int = 30
-    stages: int = 4
-
-    def __post_init__(self) -> None:
-        names = [guard.name for guard in self.guards]
-        if len(set(names)) < len(names):
-            raise GuardError("a guardrail is named twice; give it one entry with all its slices")
-        if not (0 < self.alpha < 1 and 0 < self.beta < 1):
-            raise GuardError("alpha and beta are probabilities between 0 and 1")
-
-    @property
-    def log_bar(self) -> float:
-        """ln(1/alpha_E): what the family as a whole must reach."""
-        return -math.log(FAMILY_SHARE * self.alpha)
-
-    @property
-    def log_pass(self) -> float:
-        """ln(1/beta)."""
-        return -math.log(self.beta)
-
-    def weights(self) -> dict[Key, float]:
-        """Return each key's weight; those named sum to 1, and what was left out goes to them in proportion."""
-        total = sum(SIGNALS[guard.name].weight for guard in self.guards)
-        return {
-            key: SIGNALS[guard.name].weight / total / len(guard.slices) for guard in self.guards for key in guard.keys
-        }
+from canary.core.tally import BLOCK_S, Tally, merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +49,11 @@ class StageEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """All that is remembered between looks: proofs already found, and what the tails have counted."""
+    """All that is remembered between looks: proofs found, what the tails have counted, what blocks have said."""
 
     proofs: Mapping[Key, Finding] = field(default_factory=dict)
     memories: Mapping[Key, Memory] = field(default_factory=dict)
+    courses: Mapping[Key, Course] = field(default_factory=dict)
 
     @classmethod
     def initial(cls) -> Analysis:
@@ -138,6 +65,7 @@ class Analysis:
         plain = {
             "proofs": [finding.to_dict() for finding in self.proofs.values()],
             "memories": [[*key, memory.to_plain()] for key, memory in self.memories.items()],
+            "courses": [[*key, course.to_plain()] for key, course in self.courses.items()],
         }
         return json.dumps(plain, separators=(",", ":"))
 
@@ -149,6 +77,7 @@ class Analysis:
         return cls(
             {(finding.guardrail, finding.slice): finding for finding in findings},
             {(name, slice_): Memory.from_plain(memory) for name, slice_, memory in plain["memories"]},
+            {(name, slice_): Course.from_plain(course) for name, slice_, course in plain.get("courses", ())},
         )
 
 
@@ -177,10 +106,10 @@ def look(
     """
     stages = sorted(evidence, key=lambda stage: stage.stage)
     views = {slice_: [stage.view(slice_) for stage in stages] for guard in policy.guards for slice_ in guard.slices}
-    memories = _remember(analysis, policy, views, now)
+    memories, courses = _remember(analysis, policy, views, now), _follow(analysis, policy, views, now)
     proofs = dict(analysis.proofs)
-    findings = tuple(_find(policy, case, proofs) for case in _cases(policy, views, memories))
-    return Analysis(proofs, memories), findings
+    findings = tuple(_find(policy, case, proofs) for case in _cases(policy, views, memories, courses))
+    return Analysis(proofs, memories, courses), findings
 
 
 def _remember(
@@ -197,18 +126,56 @@ def _remember(
     return memories
 
 
-def _cases(policy: Policy, views: Mapping[str, Sequence[StageView]], memories: Mapping[Key, Memory]) -> Sequence[_Case]:
+def _follow(
+    analysis: Analysis, policy: Policy, views: Mapping[str, Sequence[StageView]], now: float
+) -> dict[Key, Course]:
+    """Take the blocks that have closed since the last look."""
+    courses = dict(analysis.courses)
+    for guard in policy.guards:
+        lag = SIGNALS[guard.name].lag
+        if lag is None:
+            continue
+        for key in guard.keys:
+            course = courses.get(key) or Course(most_noise(lag.spread, 1, 1))
+            blocks = _closed(views[key[1]], lag, now)
+            courses[key] = course.take(blocks, Belief.without_reference(course.laws))
+    return courses
+
+
+def _closed(views: Sequence[StageView], lag: Lag, now: float) -> dict[tuple[float, int], Block]:
+    """Return the blocks whose reports have had their time, by start and stage; a change of share ends a block."""
+    found = {}
+    for view in views:
+        if not view.random:
+            continue
+        candidate, baseline = view.candidate.blocks(lag.histogram), view.baseline.blocks(lag.histogram)
+        for number in candidate.keys() | baseline.keys():
+            start = number * BLOCK_S
+            if start + BLOCK_S + lag.grace_s <= now:
+                arms = (BlockArm(*sums.get(number, (0, 0, 0))) for sums in (candidate, baseline))
+                found[start, view.stage] = Block(start, *arms)
+    return found
+
+
+def _cases(
+    policy: Policy,
+    views: Mapping[str, Sequence[StageView]],
+    memories: Mapping[Key, Memory],
+    courses: Mapping[Key, Course],
+) -> Sequence[_Case]:
     weights = policy.weights()
     cases = []
     for guard in policy.guards:
         for key in guard.keys:
-            reading = _read(policy, guard, views[key[1]], memories.get(key))
+            reading = _read(policy, guard, views[key[1]], memories.get(key), courses.get(key))
             cases.append(_Case(guard, key[1], reading, policy.log_bar - math.log(weights[key])))
     return _with_culprit(policy, cases)
 
 
-def _read(policy: Policy, guard: Guard, views: Sequence[StageView], memory: Memory | None) -> Reading:
-    sight = Sight(views, guard.margin, memory or Memory(), policy.min_samples, policy.min_pairs, policy.stages)
+def _read(
+    policy: Policy, guard: Guard, views: Sequence[StageView], memory: Memory | None, course: Course | None
+) -> Reading:
+    sight = Sight(views, guard.margin, memory or Memory(), policy.min_samples, policy.min_pairs, policy.stages, course)
     reading = SIGNALS[guard.name].read(sight)
     if math.isnan(reading.fail) or math.isnan(reading.passing):
         return replace(reading, unknown="the sums contradict themselves")

@@ -28,8 +28,9 @@ class Outcome:
 
     Times are seconds from the request's last byte read by the gateway. `ttft` is to the first content chunk, None if
     none came or the answer was whole; `tpot` is (e2e - ttft) / (completion_tokens - 1), None below two tokens.
-    `stage` is the split's stage when the request was *assigned*. `evidence` is False for requests that chance did not
-    assign (forced testers): they are counted in the metrics and kept out of the sums.
+    `at` is when its arm was drawn, in Unix seconds (0: not known), `stage` the split's stage at that moment. `evidence`
+    is False for requests that chance did not assign (forced testers): they are counted in the metrics and kept out of
+    the sums.
     """
 
     arm: Arm
@@ -45,6 +46,7 @@ class Outcome:
     finish_reason: str = ""
     cost_usd: float | None = None
     evidence: bool = True
+    at: float = 0.0
 
     @property
     def failed(self) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from canary.core import bounds
+from canary.core import bounds, location
 from canary.core.bounds import Events, Sums
+from canary.core.location import Belief, Course
 from canary.core.tails import Memory, Tail, margin_ratio
 from canary.core.tally import Tally, merged
 from canary.core.tally import seconds as bucket_seconds
@@ -69,11 +70,26 @@ class Sight:
     min_samples: int = 0
     min_pairs: int = 0
     planned_stages: int = 1
+    course: Course | None = None
 
     @property
     def random(self) -> list[StageView]:
         """The stages in which chance divided the traffic, first to last."""
         return [view for view in self.stages if view.random]
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """A latency whose location is tested: its histogram, and how its blocks close.
+
+    `spread` is the largest noise of one replica's own that is assumed (standard deviation of the log), `grace_s` how
+    long a block's reports may still come, `part` the location's part of the guardrail's weight.
+    """
+
+    histogram: str
+    spread: float
+    grace_s: float
+    part: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +100,7 @@ class Signal:
     unit: str  # of the margin. rate: a difference of rates; difference: of scores; ratio: candidate over baseline
     read: Callable[[Sight], Reading]
     tail: Tail | None = None
+    lag: Lag | None = None
 
 
 def read_rate(events: Sequence[str], sight: Sight) -> Reading:
@@ -147,6 +164,30 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
     )
 
 
+def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
+    """Read an upper quantile, and with it the latency as a whole: FAIL if either fails.
+
+    Both have their part of the weight, and of the evidence only what lies beyond the margin counts; a weighted average
+    of e-processes is one. PASS is the quantile's alone.
+    """
+    reading, course = read_tail(tail, sight), sight.course
+    if reading.unknown or course is None or course.whole is None:
+        return reading
+    belief = Belief.without_reference(course.laws)
+    theta, margin = location.effect(course.whole, belief)[0], margin_ratio(sight.margin)
+    slower = theta > math.log(margin) * (1 + 1e-9)
+    as_whole = math.log(lag.part) + course.log_e(belief, sight.planned_stages)
+    at_tail = math.log1p(-lag.part) + reading.fail
+    beyond = [log for log, counts in ((as_whole, slower), (at_tail, reading.beyond)) if counts]
+    told = f"as a whole x{math.exp(theta):.2f} {'>' if slower else '<='} x{margin:.2f} over {course.blocks} blocks"
+    return replace(
+        reading,
+        facts=f"{reading.facts}, {told}",
+        beyond=bool(beyond),
+        fail=bounds.log_sum(beyond or [as_whole, at_tail]),
+    )
+
+
 def read_cost(per: str, sight: Sight) -> Reading:
     """Read the calibrated cost per token (prompt and completion) or per request; the margin is a ratio."""
     views = sight.random
@@ -205,15 +246,15 @@ def read_pairs(sight: Sight) -> Reading:
 
 
 _TTFT95, _TTFT99, _TPOT95 = Tail("ttft", 0.95), Tail("ttft", 0.99), Tail("tpot", 0.95)
+_TTFT, _TPOT = Lag("ttft", 0.18, 10.0, 0.15 / 0.19), Lag("tpot", 0.10, 30.0, 0.15 / 0.18)
 
-# A latency's weight holds its location's share too, until a test of the location stands beside the tail's.
 SIGNALS: Mapping[str, Signal] = {
     "error_rate": Signal(0.15, "rate", partial(read_rate, ("error", "timeout"))),
     "empty": Signal(0.05, "rate", partial(read_rate, ("empty",))),
     "truncated": Signal(0.05, "rate", partial(read_rate, ("truncated",))),
-    "ttft_p95": Signal(0.19, "ratio", partial(read_tail, _TTFT95), _TTFT95),
+    "ttft_p95": Signal(0.19, "ratio", partial(read_latency, _TTFT95, _TTFT), _TTFT95, _TTFT),
     "ttft_p99": Signal(0.03, "ratio", partial(read_tail, _TTFT99), _TTFT99),
-    "tpot_p95": Signal(0.18, "ratio", partial(read_tail, _TPOT95), _TPOT95),
+    "tpot_p95": Signal(0.18, "ratio", partial(read_latency, _TPOT95, _TPOT), _TPOT95, _TPOT),
     "cost_per_token": Signal(0.10, "ratio", partial(read_cost, "token")),
     "cost_per_request": Signal(0.05, "ratio", partial(read_cost, "request")),
     "shadow_quality": Signal(0.15, "difference", read_pairs),

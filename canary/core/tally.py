@@ -8,32 +8,26 @@ and any grouping, so workers, windows, restarts and replays never change a decis
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil, log
 from typing import Final
-
-from canary.core.arms import Arm
-from canary.core.outcome import FAILURES, Outcome, Result
 
 GROWTH: Final = 1.02  # each bucket reaches 2 % further than the one before
 LOWEST: Final = 1e-4  # seconds; bucket 0 holds everything up to here
 TOP: Final = 1000  # 40,000 s and whatever never came: timeouts
 HISTOGRAMS: Final = ("ttft", "tpot", "e2e")
 PAIR: Final = "pair."
+BLOCK_S: Final = 10.0
+BLOCK_WORDS: Final = ("n", "k", "kk")
 _LOG_GROWTH: Final = math.log(GROWTH)
 
 # Dollars are kept on a binary grid, so that doubles add up to the same bits in any order: exact up to 8,000 USD.
-_COST_GRID: Final = 2**40
-_COST2_GRID: Final = 2**60
-_SQUARES: Final = 2**20  # how many squares of the one grid's step are a step of the other
-_COST_MOST: Final = 1e6  # USD; no request costs a million, and its square would leave the grid
-_GRIDS: Final = {"sum.cost": _COST_GRID, "sum.cost_tokens": _COST_GRID, "sum.cost2": _COST2_GRID}
-
-# An Enum looks its members up in Python; every request would pay for it.
-_OK: Final = Result.OK
-_TIMEOUT: Final = Result.TIMEOUT
+COST_GRID: Final = 2**40
+COST2_GRID: Final = 2**60
+SQUARES: Final = 2**20  # how many squares of the one grid's step are a step of the other
+COST_MOST: Final = 1e6  # USD; no request costs a million, and its square would leave the grid
+_GRIDS: Final = {"sum.cost": COST_GRID, "sum.cost_tokens": COST_GRID, "sum.cost2": COST2_GRID}
 
 Key = tuple[int, str, str]
 Amount = int | float
@@ -50,9 +44,11 @@ class Tally:
     `counts` (whole numbers): `assigned` at the draw; `done` = `ok` + `error` + `timeout`, reports that are evidence;
     `client_error`, `cancelled`, which are none; `empty`, `truncated` answers among the ok; `prompt_tokens`,
     `completion_tokens`; `priced`, the requests in the sums; `unusable` measurements (NaN, infinite, negative, huge);
-    histograms `ttft.B`, `tpot.B`, `e2e.B` by log bucket; `pair.D` by 1000 times the difference of scores;
-    `pairs_failed`. `sums`: over priced requests with cost x in USD and y = prompt + completion tokens, `sum.cost` = x,
-    `sum.cost2` = x^2, `sum.tokens` = y, `sum.tokens2` = y^2, `sum.cost_tokens` = x y.
+    histograms `ttft.B`, `tpot.B`, `e2e.B` by log bucket; of the requests whose arm was drawn in the 10 s from 10 N
+    (Unix seconds) `ttft@N.n`, `ttft@N.k` and `ttft@N.kk`, how many they are and the sums of their buckets and of those
+    squared, and `tpot@N` likewise; `pair.D` by 1000 times the difference of scores; `pairs_failed`. `sums`: over priced
+    requests with cost x in USD and y = prompt + completion tokens, `sum.cost` = x, `sum.cost2` = x^2, `sum.tokens` = y,
+    `sum.tokens2` = y^2, `sum.cost_tokens` = x y.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -74,6 +70,16 @@ class Tally:
         prefix = name + "."
         cells = ((int(key[len(prefix) :]), n) for key, n in self.counts.items() if key.startswith(prefix))
         return dict(sorted((bucket, n) for bucket, n in cells if n > 0))
+
+    def blocks(self, name: str) -> dict[int, tuple[int, int, int]]:
+        """Return (n, sum of buckets, sum of buckets squared) of a latency by block of assignment time, in order."""
+        prefix = name + "@"
+        found: dict[int, list[int]] = {}
+        for key, number in self.counts.items():
+            if key.startswith(prefix):
+                block, _, word = key[len(prefix) :].partition(".")
+                found.setdefault(int(block), [0, 0, 0])[BLOCK_WORDS.index(word)] = number
+        return {block: (n, k, kk) for block, (n, k, kk) in sorted(found.items())}
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
@@ -101,161 +107,6 @@ def seconds(bucket_number: float) -> float:
     return LOWEST * math.exp(_LOG_GROWTH * bucket_number)
 
 
-class Cell:
-    """What one worker counted for one stage, arm and slice: plain numbers, which get their names in `fields`.
-
-    What every answer raises has an attribute, the rest is in `counts` by name. Dollars are whole steps of their grids.
-    """
-
-    __slots__ = (
-        "completion_tokens",
-        "cost",
-        "cost2",
-        "cost_tokens",
-        "counts",
-        "e2e",
-        "failed",
-        "ok",
-        "priced",
-        "prompt_tokens",
-        "tokens",
-        "tokens2",
-        "tpot",
-        "ttft",
-    )
-
-    def __init__(self) -> None:
-        self.counts: defaultdict[str, int] = defaultdict(int)
-        self.e2e: defaultdict[int, int] = defaultdict(int)
-        self.ttft: defaultdict[int, int] = defaultdict(int)
-        self.tpot: defaultdict[int, int] = defaultdict(int)
-        self.ok = self.failed = self.prompt_tokens = self.completion_tokens = 0
-        self.priced = self.tokens = self.tokens2 = self.cost = self.cost2 = self.cost_tokens = 0
-
-    def add(self, outcome: Outcome) -> None:
-        """Add one outcome."""
-        result = outcome.result
-        if result is _OK:
-            self._add_answer(outcome)
-            return
-        self.counts[result.value] += 1
-        self.failed += result in FAILURES
-        if result is _TIMEOUT:
-            self._add_overdue(outcome)
-
-    def fields(self) -> Iterator[tuple[str, Amount]]:
-        """Give every amount but zeros its name in the store; a name may come twice."""
-        yield from self.counts.items()
-        for name in HISTOGRAMS:
-            for number, count in getattr(self, name).items():
-                yield f"{name}.{number}", count
-        for name, amount in self._amounts().items():
-            if amount:
-                yield name, amount
-
-    def _amounts(self) -> dict[str, Amount]:
-        return {
-            "ok": self.ok,
-            "done": self.ok + self.failed,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "priced": self.priced,
-            "sum.cost": self.cost / _COST_GRID,
-            "sum.cost2": self.cost2 / _COST2_GRID,
-            "sum.tokens": float(self.tokens),
-            "sum.tokens2": float(self.tokens2),
-            "sum.cost_tokens": self.cost_tokens / _COST_GRID,
-        }
-
-    def _add_answer(self, outcome: Outcome) -> None:
-        self.ok += 1
-        self.prompt_tokens += outcome.prompt_tokens
-        self.completion_tokens += outcome.completion_tokens
-        if outcome.completion_tokens == 0:
-            self.counts["empty"] += 1
-        if outcome.finish_reason == "length":
-            self.counts["truncated"] += 1
-        self._measure(self.e2e, outcome.e2e)
-        if outcome.ttft is not None:
-            self._measure(self.ttft, outcome.ttft)
-        if outcome.tpot is not None:
-            self._measure(self.tpot, outcome.tpot)
-        if outcome.cost_usd is not None:
-            self._charge(outcome.cost_usd, outcome.prompt_tokens + outcome.completion_tokens)
-
-    def _add_overdue(self, outcome: Outcome) -> None:
-        """What never came is longer than anything seen: leaving it out would make a hanging arm look fast."""
-        self.e2e[TOP] += 1
-        if outcome.ttft is None:
-            self.ttft[TOP] += 1
-        else:
-            self._measure(self.ttft, outcome.ttft)
-            self.tpot[TOP] += 1
-
-    def _measure(self, histogram: defaultdict[int, int], value: float) -> None:
-        """Count a duration in its bucket, or as one that is no duration."""
-        if 0 <= value < math.inf:
-            histogram[bucket(value)] += 1
-        else:
-            self.counts["unusable"] += 1
-
-    def _charge(self, cost: float, tokens: int) -> None:
-        """Add what an answer cost, or count it as one whose cost is none."""
-        if not 0 <= cost < _COST_MOST:
-            self.counts["unusable"] += 1
-            return
-        steps = round(cost * _COST_GRID)
-        self.priced += 1
-        self.tokens += tokens
-        self.tokens2 += tokens * tokens
-        self.cost += steps
-        self.cost2 += round(steps * steps / _SQUARES)
-        self.cost_tokens += steps * tokens
-
-
-class Ledger:
-    """One worker's sums since the last flush. Not thread-safe: one event loop owns it."""
-
-    def __init__(self) -> None:
-        self._cells: dict[Key, Cell] = {}
-
-    def assigned(self, stage: int, arm: str, slice: str) -> None:  # noqa: A002 - the word of the glossary
-        """Count one request at the moment its arm was drawn."""
-        self._cell(stage, arm, slice).counts["assigned"] += 1
-
-    def count(self, stage: int, arm: str, slice: str, name: str, by: int = 1) -> None:  # noqa: A002
-        """Add `by` to a named count."""
-        self._cell(stage, arm, slice).counts[name] += by
-
-    def pair(self, stage: int, slice: str, d: float) -> None:  # noqa: A002
-        """Add one shadow pair, d = score of the candidate - score of the baseline, -1..1; else it counts as failed."""
-        usable = -1 <= d <= 1  # NaN is not
-        name = f"{PAIR}{round(1000 * d)}" if usable else "pairs_failed"
-        self.count(stage, Arm.CANDIDATE, slice, name)
-
-    def record(self, outcome: Outcome) -> None:
-        """Add one request's outcome under its own slice. Outcomes that are no evidence leave no trace."""
-        if outcome.evidence:
-            self._cell(outcome.stage, outcome.arm, outcome.slice).add(outcome)
-
-    def drain(self) -> dict[str, Amount]:
-        """Return everything since the last drain as "{stage}|{arm}|{slice}|{name}" -> amount, and start afresh."""
-        cells, self._cells = self._cells, {}
-        drained: dict[str, Amount] = {}
-        for (stage, arm, slice_), cell in cells.items():
-            for word, amount in cell.fields():
-                name = f"{stage}|{arm}|{slice_}|{word}"
-                drained[name] = drained.get(name, 0) + amount
-        return drained
-
-    def _cell(self, stage: int, arm: str, slice_: str) -> Cell:
-        key = stage, arm, slice_
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = Cell()
-        return cell
-
-
 def parse(fields: Mapping[str, str]) -> dict[Key, Tally]:
     """Read the store's sums back into tallies by (stage, arm, slice). Raises TallyError on a field nobody writes."""
     counts: dict[Key, dict[str, int]] = {}
@@ -270,6 +121,16 @@ def parse(fields: Mapping[str, str]) -> dict[Key, Tally]:
         except ValueError as error:
             raise TallyError(f"tally field {name!r}: {text!r} is no number; delete the field") from error
     return {key: Tally(counts.get(key, {}), sums.get(key, {})) for key in sorted(counts.keys() | sums.keys())}
+
+
+def blocks_before(fields: Iterable[str], unix_s: float) -> list[str]:
+    """Return the names of a store's fields that belong to blocks which began before a time."""
+    return [name for name in fields if "@" in (word := name.rpartition("|")[2]) and _began(word) < unix_s]
+
+
+def _began(word: str) -> float:
+    number = word.partition("@")[2].partition(".")[0]
+    return int(number) * BLOCK_S if number.isdigit() else math.inf
 
 
 def _parse_name(name: str) -> tuple[Key, str]:

@@ -83,7 +83,7 @@ class Reception:
         route = self._splits.route(asked.model)
         if route is None:
             raise no_model(asked.model)
-        choice = choose(route, asked, guest, client.request_id)
+        choice = choose(route, asked, guest, client.request_id, time.time())
         if guest.caller.limits is not None:
             client.name_quota(self._admitted(guest, asked, began))
         exchange = Exchange(self._desk, client, choice, asked, guest, began=began)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from canary.core.arms import Split
+from canary.core.ledger import Ledger
 from canary.core.outcome import FAILURES, Outcome, Result
-from canary.core.tally import Ledger
 from canary.core.tripwire import Tripwire
 from canary.core.watchdog import Watchdog
 from canary.store import Batch, Store, Trip

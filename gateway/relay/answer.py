@@ -166,6 +166,7 @@ def outcome_of(
     stage: int = 0,
     status: int = 0,
     evidence: bool = True,
+    at: float = 0.0,
 ) -> Outcome:
     """Make the outcome. Without usage the chunks stand for tokens, and there is no price."""
     usage, price = said.usage, endpoint.price
@@ -178,4 +179,4 @@ def outcome_of(
         ttft = clock.first_content - clock.began
         tpot = None if completion < 2 else (e2e - ttft) / (completion - 1)  # noqa: PLR2004
     reason = said.finish_reason
-    return Outcome(arm, result, slice_, stage, status, e2e, ttft, tpot, prompt, completion, reason, cost, evidence)
+    return Outcome(arm, result, slice_, stage, status, e2e, ttft, tpot, prompt, completion, reason, cost, evidence, at)

@@ -178,6 +178,7 @@ class Trial:
             stage=choice.split.stage,
             status=self._status,
             evidence=choice.evidence,
+            at=choice.at,
         )
 
     # the engine's connection calls these

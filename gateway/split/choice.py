@@ -31,7 +31,8 @@ _AFFINITY: Final = Balance.AFFINITY
 class Choice:
     """One request's arm under one split. `evidence` is True only where chance assigned it.
 
-    `pool` says how the arm's replicas are used; requests with the same `affinity` ("" for none) belong together.
+    `pool` says how the arm's replicas are used; requests with the same `affinity` ("" for none) belong together. `at`
+    is when the arm was drawn, in Unix seconds, 0 where nothing was.
     """
 
     split: Split
@@ -43,6 +44,7 @@ class Choice:
     evidence: bool
     pool: PoolOptions = _USUAL
     affinity: str = ""
+    at: float = 0.0
 
     @property
     def may_fail_over(self) -> bool:
@@ -54,8 +56,8 @@ class Choice:
         return replace(self, arm=Arm.BASELINE, endpoint=self.split.baseline, evidence=False)
 
 
-def choose(route: Route, ask: Asked, guest: Guest, request_id: str) -> Choice:
-    """Choose the arm. Raises ApiError for an arm that may not or cannot be forced."""
+def choose(route: Route, ask: Asked, guest: Guest, request_id: str, now: float = 0.0) -> Choice:
+    """Choose the arm, `now` in Unix seconds. Raises ApiError for an arm that may not or cannot be forced."""
     split, headers = route.split, guest.headers
     forced = _forced(split, headers[ARM], guest.caller) if ARM in headers else None
     divided = split.candidate is not None and split.percent > 0 and forced is None
@@ -74,6 +76,7 @@ def choose(route: Route, ask: Asked, guest: Guest, request_id: str) -> Choice:
         evidence=forced is None and not route.reduced,
         pool=route.pool,
         affinity=_together(ask, guest, asking) if sticks else "",
+        at=now if divided else 0.0,
     )
 
 

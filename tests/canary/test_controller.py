@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from canary import keys
+from canary.core.guardrails import Analysis
 from canary.core.state import Phase, Release
 from canary.report_facts import build
 from canary.status import material, status
@@ -211,6 +212,26 @@ async def test_sums_that_cannot_be_read_hold(world: World) -> None:
     held = await world.step(3)
     assert held.percent == 5
     assert "done" in held.held
+
+
+async def test_blocks_are_remembered_and_their_sums_dropped(world: World) -> None:
+    """What the guardrails took in need not be read again each second; what is not closed yet stays."""
+    spec = changed("error_rate: {max_increase: 5pp}", "error_rate: {max_increase: 5pp}\n  ttft_p95: {max_ratio: 1.5}")
+    await world.to_canary(spec=spec)
+    await world.traffic(300)
+    fields = {}
+    first = int(world.now // 10)
+    for block in (first, first + 1, first + 30):
+        for arm in ("candidate", "baseline"):
+            sums = {"n": 250, "k": 250 * 400, "kk": 250 * 400**2 + 250 * 300}
+            fields |= {f"1|{arm}||ttft@{block}.{word}": amount for word, amount in sums.items()}
+    await world._flush(fields)
+    await world.step(250)
+    assert sum("@" in name for name in await world.store.tallies("m", "r1", 1)) == 6
+    text = await world.store.analysis("m", "r1", 1)
+    course = Analysis.from_json(text or "").courses["ttft_p95", ""]
+    assert course.blocks == 1  # the first told how times spread
+    assert course.taken == (10.0 * (first + 1), 1)
 
 
 async def test_a_damaged_state_holds_that_model_alone(world: World, caplog: pytest.LogCaptureFixture) -> None:

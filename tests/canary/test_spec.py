@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from canary.core.finding import OnBreach
-from canary.core.guardrails import Guard
 from canary.core.plan import ShadowPlan, Step
+from canary.core.policy import Guard
 from canary.spec import SpecError, load, parse
 from tests.canary.specs import SPEC, changed
 

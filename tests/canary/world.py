@@ -106,10 +106,10 @@ class World:
         await self.store.trip(trip)
         return trip
 
-    async def to_canary(self, percent: float = 5) -> Release:
+    async def to_canary(self, percent: float = 5, spec: str = SPEC) -> Release:
         """Drive a fresh release to a step of the canary."""
         await self.engines()
-        await self.start()
+        await self.start(spec)
         await self.step()
         await self.store.put_report("m", "load", "d-new", LOAD)
         await self.step()

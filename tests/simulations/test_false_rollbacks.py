@@ -6,9 +6,11 @@ import pytest
 
 from canary.core.arms import Arm
 from canary.core.finding import Verdict
-from canary.core.guardrails import Analysis, Guard, Policy, StageEvidence, look
+from canary.core.guardrails import Analysis, StageEvidence, look
+from canary.core.ledger import Ledger
 from canary.core.outcome import Outcome, Result
-from canary.core.tally import Ledger, Tally, merged, parse
+from canary.core.policy import Guard, Policy
+from canary.core.tally import Tally, merged, parse
 
 NARROW = Policy(
     (

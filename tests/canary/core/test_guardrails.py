@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from canary.core.arms import Arm
 from canary.core.finding import Finding, OnBreach, Verdict
-from canary.core.guardrails import Analysis, Guard, GuardError, Policy, StageEvidence, look
+from canary.core.guardrails import Analysis, StageEvidence, look
+from canary.core.ledger import Ledger
 from canary.core.outcome import Outcome, Result
-from canary.core.tally import Ledger, Tally, parse
+from canary.core.policy import Guard, GuardError, Policy
+from canary.core.tally import Tally, merged, parse
 
 ERRORS = Policy((Guard("error_rate", 0.05),), min_samples=50)
 FAMILY = Policy(
@@ -285,3 +287,47 @@ def test_no_verdict_is_ever_taken_back(increments: list[tuple[int, ...]]) -> Non
         memory, finding = once(replace(ERRORS, min_samples=1), stage(*sums), analysis=memory)
         assert finding.verdict in allowed.get(verdict, set(Verdict))
         verdict = finding.verdict
+
+
+def watched(seconds: int, drawn, rate: int = 20) -> list[Finding]:
+    """Look every ten seconds at a latency that `drawn` draws for (candidate?, second); return the findings."""
+    chance, ledger, analysis, found = random.Random(7), Ledger(), Analysis.initial(), []
+    sums: dict[tuple[str, str], Tally] = {}
+    policy = Policy((Guard("ttft_p95", 1.1),))
+    for second in range(seconds):
+        for _ in range(rate):
+            candidate = chance.random() < 0.5
+            side = Arm.CANDIDATE if candidate else Arm.BASELINE
+            ttft = drawn(chance, candidate, second)
+            ledger.record(Outcome(side, Result.OK, stage=1, e2e=2.0, ttft=ttft, completion_tokens=9, at=1e9 + second))
+        if second % 10 == 9:
+            for (_, side, slice_), tally in parse({k: str(v) for k, v in ledger.drain().items()}).items():
+                sums[side, slice_] = merged([sums.get((side, slice_), Tally()), tally])
+            analysis, (finding,) = look(analysis, policy, [StageEvidence(1, 0.5, dict(sums))], 1e9 + second)
+            found.append(finding)
+    return found
+
+
+def test_a_latency_that_is_slower_as_a_whole_fails_though_its_quantile_holds() -> None:
+    """Nearly all answers begin twice as late, and none later than the baseline's latest."""
+
+    def drawn(chance: random.Random, candidate: bool, _: int) -> float:
+        return 0.2 * chance.lognormvariate(0, 0.04) if candidate else 0.1 * chance.lognormvariate(0, 0.5)
+
+    last = watched(900, drawn)[-1]
+    assert last.verdict is Verdict.FAIL
+    assert last.estimate is not None
+    assert last.estimate < 1.1
+    assert "as a whole x2.0" in last.reason
+
+
+def test_a_machine_that_is_slow_for_minutes_is_no_slower_candidate() -> None:
+    """Half an hour in which the candidate's replica drifts by a fifth, up and down."""
+
+    def drawn(chance: random.Random, candidate: bool, second: int) -> float:
+        drift = 1.2 ** math.sin(second / 60) if candidate else 1.0
+        return 0.1 * drift * chance.lognormvariate(0, 0.5)
+
+    found = watched(1800, drawn)
+    assert Verdict.FAIL not in {finding.verdict for finding in found}
+    assert all("as a whole" in finding.reason for finding in found[-30:])

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from canary.core import tally
 from canary.core.arms import Arm
+from canary.core.ledger import Ledger
 from canary.core.outcome import Outcome, Result
-from canary.core.tally import TOP, Ledger, Tally, TallyError, bucket, merged, parse
+from canary.core.tally import TOP, Tally, TallyError, bucket, merged, parse
 
 ANSWER = Outcome(
     Arm.CANDIDATE,

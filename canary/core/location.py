@@ -1,0 +1,247 @@
+"""Where a latency lies: whether the candidate is slower as a whole, or only its machine for a while.
+
+Randomisation makes the arms' requests alike, but not their machines: a replica has slow noise of its own (a neighbour,
+heat, a compaction) that lasts for minutes, and no number of requests cancels it. So blocks of time are compared, and
+evidence must hold against a whole *set* of noise laws at once.
+
+A block is 10 s of assignment time, closed a little later; what comes later still is left out, and a closed block is
+final. From both arms' log buckets k (growth g) it leaves y = ln g (mean k_c - mean k_b), with a sampling variance r. A
+hypothesis j = (sigma, tau) says y = theta + x + e: theta is the effect, x a stationary Ornstein-Uhlenbeck process with
+standard deviation sigma and correlation time tau (seconds), e ~ N(0, r). A Kalman filter for each j gives the log
+likelihood as a parabola, L + theta S - theta^2 I/2. The evidence that the candidate is slower is
+
+    E = sum_j p_j mean over theta in WORSE of L_j(theta) / max over j in C, theta <= 0 of L_j(theta):
+
+the likelihood of a mixture over that of the best law without harm (universal inference: Wasserman, Ramdas &
+Balakrishnan, arXiv 1912.11436). If the truth lies in C, its expectation is at most 1 at any stopping time; exact for
+Gaussian blocks.
+
+A *reference*, hours in which two sets of replicas that serve the same model were compared in the same way, tells which
+laws are likely: p_j is proportional to its likelihood under j, and C leaves out what it all but excludes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canary.core.bounds import log_sum
+from canary.core.noise import Filter, Floats, Law, laws
+from canary.core.tally import GROWTH
+
+_LOG_GROWTH: Final = math.log(GROWTH)
+WORSE: Final = np.log([1.03, 1.06, 1.1, 1.15, 1.22, 1.3, 1.4, 1.55, 1.75, 2, 2.5, 3.5, 6, 12])  # e^theta
+EXCLUDED: Final = 0.0005  # of the mean likelihood under the reference: a law below it is left out of C
+_PRIOR_BASELINE: Final = 200.0  # degrees of freedom that history's variance counts for
+_PRIOR_CANDIDATE: Final = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One arm's requests in one block: how many, and the sums of their bucket numbers and of those squared."""
+
+    n: int = 0
+    k: int = 0
+    kk: int = 0
+
+    @property
+    def squares(self) -> float:
+        """The sum of squares about the block's mean, in log units squared; integers until the last step."""
+        return max(0, self.n * self.kk - self.k * self.k) / self.n * _LOG_GROWTH**2 if self.n else 0.0
+
+    @property
+    def mean(self) -> float:
+        """The mean log latency, from bucket 0."""
+        return self.k / self.n * _LOG_GROWTH
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Both arms in one block that is closed; `start` in Unix seconds."""
+
+    start: float
+    candidate: Arm
+    baseline: Arm
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The variance of one request's log latency within blocks, as both arms have shown it so far.
+
+    The baseline's starts from history's `prior` as if that were 200 degrees of freedom; the candidate's from the
+    baseline's as 50. Without history the baseline's own first 200 are the prior, and no block counts before.
+    """
+
+    prior: float | None = None
+    baseline: float = 0.0  # sum of squares
+    baseline_df: int = 0
+    candidate: float = 0.0
+    candidate_df: int = 0
+
+    def take(self, block: Block) -> Spread:
+        """Return it with one more block."""
+        more = replace(
+            self,
+            baseline=self.baseline + block.baseline.squares,
+            baseline_df=self.baseline_df + max(0, block.baseline.n - 1),
+            candidate=self.candidate + block.candidate.squares,
+            candidate_df=self.candidate_df + max(0, block.candidate.n - 1),
+        )
+        if more.prior is None and more.baseline_df >= _PRIOR_BASELINE:
+            return replace(more, prior=more.baseline / more.baseline_df)
+        return more
+
+    def of(self, block: Block) -> float:
+        """Return the sampling variance of a block's difference; there must be a prior, and requests in both arms."""
+        prior = self.prior or 0.0
+        baseline = (_PRIOR_BASELINE * prior + self.baseline) / (_PRIOR_BASELINE + self.baseline_df)
+        candidate = (_PRIOR_CANDIDATE * baseline + self.candidate) / (_PRIOR_CANDIDATE + self.candidate_df)
+        # A bucket's width is the least that is known of a time.
+        least = _LOG_GROWTH**2 / 12
+        return max(least, candidate) / block.candidate.n + max(least, baseline) / block.baseline.n
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What is believed of the laws before the candidate is seen: log weights p_j, and which of them are in C."""
+
+    log_weights: Floats
+    possible: NDArray[np.bool_]
+
+    @classmethod
+    def without_reference(cls, over: Sequence[Law]) -> Belief:
+        """Return all laws, none likelier than another."""
+        return cls(np.full(len(over), -math.log(len(over))), np.ones(len(over), dtype=bool))
+
+    @classmethod
+    def of_reference(cls, level: Floats) -> Belief:
+        """Return what a reference tells by its log likelihoods at theta = 0: `level` of the filter that has seen it."""
+        total = _log_sum(level)
+        return cls(level - total, level >= math.log(EXCLUDED) + total - math.log(len(level)))
+
+
+def log_e_slower(seen: Filter, belief: Belief) -> float:
+    """Return ln E against theta <= 0 under any law that is possible."""
+    return _mixture(seen, belief, WORSE) - float(np.max(seen.best_up_to(0.0)[belief.possible]))
+
+
+def log_e_within(seen: Filter, belief: Belief, log_margin: float) -> float:
+    """Return ln E against theta >= `log_margin`."""
+    least = float(np.max(seen.best_from(log_margin)[belief.possible]))
+    return _mixture(seen, belief, log_margin - WORSE) - least
+
+
+def effect(seen: Filter, belief: Belief) -> tuple[float, float]:
+    """Return the effect theta and its standard error under the likeliest law; infinite without any block."""
+    peak = np.divide(seen.slope**2, 2 * seen.info, out=np.zeros_like(seen.slope), where=seen.info > 0)
+    j = int(np.argmax(belief.log_weights + seen.level + peak))
+    info = float(seen.info[j])
+    return (float(seen.slope[j]) / info, 1 / math.sqrt(info)) if info > 0 else (0.0, math.inf)
+
+
+def _mixture(seen: Filter, belief: Belief, thetas: Floats) -> float:
+    logs = belief.log_weights[:, None] + seen.log_likelihood(thetas)
+    return _log_sum(logs) - math.log(len(thetas))
+
+
+def _log_sum(logs: Floats) -> float:
+    top = float(np.max(logs))
+    return top + math.log(float(np.sum(np.exp(logs - top)))) if math.isfinite(top) else top
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """All that is remembered of one latency in one slice: what closed blocks have said, since the start and by stage.
+
+    `most` is the largest noise that is assumed (standard deviation in log units). A block that was taken is final:
+    whatever comes for it later, or again, changes nothing.
+    """
+
+    most: float
+    spread: Spread = Spread()
+    whole: Filter | None = None  # since the start
+    present: Filter | None = None  # since the present stage began
+    ended: tuple[float, ...] = ()  # ln E of each stage that is over, from its own blocks alone
+    taken: tuple[float, int] = (-1.0, -1)  # start and stage of the last block
+    counted: float = 0.0  # start of the last block that told a difference
+    blocks: int = 0  # that did
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        spread = self.spread
+        return {
+            "most": self.most,
+            "spread": [spread.prior, spread.baseline, spread.baseline_df, spread.candidate, spread.candidate_df],
+            "whole": None if self.whole is None else self.whole.to_plain(),
+            "present": None if self.present is None else self.present.to_plain(),
+            "ended": list(self.ended),
+            "taken": list(self.taken),
+            "counted": self.counted,
+            "blocks": self.blocks,
+        }
+
+    @classmethod
+    def from_plain(cls, value: Mapping[str, Any]) -> Course:
+        """Read what `to_plain` wrote."""
+        return cls(
+            value["most"],
+            Spread(*value["spread"]),
+            None if value["whole"] is None else Filter.from_plain(value["whole"]),
+            None if value["present"] is None else Filter.from_plain(value["present"]),
+            tuple(value["ended"]),
+            (value["taken"][0], value["taken"][1]),
+            value["counted"],
+            value["blocks"],
+        )
+
+    @property
+    def laws(self) -> tuple[Law, ...]:
+        """The hypotheses."""
+        return laws(self.most)
+
+    def take(self, blocks: Mapping[tuple[float, int], Block], belief: Belief) -> Course:
+        """Return it with the closed blocks that are new, by (start, stage), in their order."""
+        course = self
+        for key in sorted(key for key in blocks if key > self.taken):
+            course = course._with(key, blocks[key], belief)
+        return course
+
+    def log_e(self, belief: Belief, planned: int) -> float:
+        """Return ln E that the candidate is slower: half since the start, half one restart a planned stage."""
+        if self.whole is None or self.present is None:
+            return 0.0
+        whole = log_e_slower(self.whole, belief)
+        if planned <= 1:
+            return whole
+        starts = [*self.ended, log_e_slower(self.present, belief)][:planned]
+        logs = [whole, *starts, *[0.0] * (planned - len(starts))]
+        return log_sum(logs, [0.5, *[0.5 / planned] * planned])
+
+    def _with(self, key: tuple[float, int], block: Block, belief: Belief) -> Course:
+        began = self._in_stage(key[1], belief)
+        after = replace(began, taken=key, spread=began.spread.take(block))
+        if began.spread.prior is None or not (block.candidate.n and block.baseline.n):
+            return after
+        over = self.laws
+        whole, present = began.whole or Filter.fresh(over), began.present or Filter.fresh(over)
+        y, r = block.candidate.mean - block.baseline.mean, began.spread.of(block)
+        dt = block.start - began.counted if began.blocks else 0.0
+        return replace(
+            after,
+            whole=whole.step(over, y, r, dt),
+            present=present.step(over, y, r, dt),
+            counted=block.start,
+            blocks=began.blocks + 1,
+        )
+
+    def _in_stage(self, stage: int, belief: Belief) -> Course:
+        """Begin a stage: what the one before has said of itself stands."""
+        if stage == self.taken[1] or self.taken[1] < 0:
+            return self
+        ended = 0.0 if self.present is None else log_e_slower(self.present, belief)
+        return replace(self, ended=(*self.ended, ended), present=None)

@@ -1,0 +1,87 @@
+"""What the guardrails of a release are held to: margins, weights, and how sure one must be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from canary.core.finding import OnBreach
+from canary.core.signals import SIGNALS
+
+FAMILY_SHARE = 0.85  # of alpha; the rest is the tripwire's and the location tests'
+_MARGINS = {"rate": (0.0, 1.0), "difference": (-1.0, 1.0), "ratio": (0.0, math.inf)}
+
+Key = tuple[str, str]  # guardrail, slice
+
+
+class GuardError(ValueError):
+    """A policy that cannot be held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One guardrail of the spec.
+
+    `margin` is what is allowed: a difference (error_rate 0.005 = 0.5 pp; shadow_quality -0.02) or a ratio of candidate
+    to baseline (1.10). The slice "" is all traffic. Raises GuardError on an unknown name or an impossible margin.
+    """
+
+    name: str
+    margin: float
+    slices: tuple[str, ...] = ("",)
+    on_breach: OnBreach = OnBreach.ROLLBACK
+
+    def __post_init__(self) -> None:
+        if self.name not in SIGNALS:
+            raise GuardError(f"guardrail {self.name!r} is unknown; choose from {', '.join(SIGNALS)}")
+        low, high = _MARGINS[SIGNALS[self.name].unit]
+        if not low < self.margin < high:
+            raise GuardError(f"guardrail {self.name}: margin {self.margin} must lie between {low:g} and {high:g}")
+        if not self.slices or len(set(self.slices)) < len(self.slices):
+            raise GuardError(f"guardrail {self.name}: name each slice once, '' for all traffic")
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """One key per slice."""
+        return tuple((self.name, slice_) for slice_ in self.slices)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the guardrails of a release are held to.
+
+    `alpha` bounds the chance of rolling back a candidate that is no worse, over the whole release; `beta` that of
+    passing a guardrail that is at its margin. `min_samples` are requests an arm and `min_pairs` shadow pairs before a
+    PASS; FAIL needs none. `stages` is the number of shares planned, for harm that begins late.
+    """
+
+    guards: tuple[Guard, ...]
+    alpha: float = 0.01
+    beta: float = 0.05
+    min_samples: int = 200
+    min_pairs: int = 30
+    stages: int = 4
+
+    def __post_init__(self) -> None:
+        names = [guard.name for guard in self.guards]
+        if len(set(names)) < len(names):
+            raise GuardError("a guardrail is named twice; give it one entry with all its slices")
+        if not (0 < self.alpha < 1 and 0 < self.beta < 1):
+            raise GuardError("alpha and beta are probabilities between 0 and 1")
+
+    @property
+    def log_bar(self) -> float:
+        """ln(1/alpha_E): what the family as a whole must reach."""
+        return -math.log(FAMILY_SHARE * self.alpha)
+
+    @property
+    def log_pass(self) -> float:
+        """ln(1/beta)."""
+        return -math.log(self.beta)
+
+    def weights(self) -> dict[Key, float]:
+        """Return each key's weight; those named sum to 1, and what was left out goes to them in proportion."""
+        total = sum(SIGNALS[guard.name].weight for guard in self.guards)
+        return {
+            key: SIGNALS[guard.name].weight / total / len(guard.slices) for guard in self.guards for key in guard.keys
+        }
