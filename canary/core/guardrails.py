@@ -25,7 +25,7 @@ from canary.core.location import Arm as BlockArm
 from canary.core.location import Belief, Block, Course
 from canary.core.noise import most_noise
 from canary.core.policy import Guard, Key, Policy
-from canary.core.signals import SIGNALS, Lag, Reading, Sight, StageView
+from canary.core.signals import SIGNALS, Lag, Reading, Sight, StageView, sums_of
 from canary.core.tails import Memory
 from canary.core.tally import BLOCK_S, Tally, merged
 
@@ -105,7 +105,8 @@ def look(
     only ages the tails' reference. The same evidence again changes neither memory nor findings.
     """
     stages = sorted(evidence, key=lambda stage: stage.stage)
-    views = {slice_: [stage.view(slice_) for stage in stages] for guard in policy.guards for slice_ in guard.slices}
+    slices = dict.fromkeys(slice_ for guard in policy.guards for slice_ in guard.slices)
+    views = {slice_: [stage.view(slice_) for stage in stages] for slice_ in slices}
     memories, courses = _remember(analysis, policy, views, now), _follow(analysis, policy, views, now)
     proofs = dict(analysis.proofs)
     findings = tuple(_find(policy, case, proofs) for case in _cases(policy, views, memories, courses))
@@ -163,19 +164,26 @@ def _cases(
     memories: Mapping[Key, Memory],
     courses: Mapping[Key, Course],
 ) -> Sequence[_Case]:
-    weights = policy.weights()
+    weights, arms = policy.weights(), {slice_: sums_of(seen) for slice_, seen in views.items()}
     cases = []
     for guard in policy.guards:
         for key in guard.keys:
-            reading = _read(policy, guard, views[key[1]], memories.get(key), courses.get(key))
+            sight = Sight(
+                stages=views[key[1]],
+                margin=guard.margin,
+                memory=memories.get(key, Memory()),
+                min_samples=policy.min_samples,
+                min_pairs=policy.min_pairs,
+                planned_stages=policy.stages,
+                course=courses.get(key),
+                arms=arms[key[1]],
+            )
+            reading = _read(guard, sight)
             cases.append(_Case(guard, key[1], reading, policy.log_bar - math.log(weights[key])))
     return _with_culprit(policy, cases)
 
 
-def _read(
-    policy: Policy, guard: Guard, views: Sequence[StageView], memory: Memory | None, course: Course | None
-) -> Reading:
-    sight = Sight(views, guard.margin, memory or Memory(), policy.min_samples, policy.min_pairs, policy.stages, course)
+def _read(guard: Guard, sight: Sight) -> Reading:
     reading = SIGNALS[guard.name].read(sight)
     if math.isnan(reading.fail) or math.isnan(reading.passing):
         return replace(reading, unknown="the sums contradict themselves")

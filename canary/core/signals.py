@@ -71,6 +71,7 @@ class Sight:
     min_pairs: int = 0
     planned_stages: int = 1
     course: Course | None = None
+    arms: tuple[Tally, Tally] | None = None  # the sums of candidate and baseline over the random stages, if known
 
     @property
     def random(self) -> list[StageView]:
@@ -106,7 +107,7 @@ class Signal:
 def read_rate(events: Sequence[str], sight: Sight) -> Reading:
     """Read a rate of events among completed requests; the margin is a difference of rates, 0.005 = 0.5 pp."""
     views = sight.random
-    candidate, baseline = _arms(views)
+    candidate, baseline = _arms(sight)
     n_c, n_b = candidate.count("done"), baseline.count("done")
     if trouble := _trouble(candidate, baseline, "done"):
         return Reading(unknown=trouble, n=n_c)
@@ -138,7 +139,7 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
     from another.
     """
     views = sight.random
-    candidate, baseline = _arms(views)
+    candidate, baseline = _arms(sight)
     n_c, n_b = (sum(arm.histogram(tail.histogram).values()) for arm in (candidate, baseline))
     if trouble := _trouble(candidate, baseline, "done") or _none_measured(tail.histogram, n_c, n_b):
         return Reading(unknown=trouble, n=n_c)
@@ -191,7 +192,7 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
 def read_cost(per: str, sight: Sight) -> Reading:
     """Read the calibrated cost per token (prompt and completion) or per request; the margin is a ratio."""
     views = sight.random
-    candidate, baseline = _arms(views)
+    candidate, baseline = _arms(sight)
     n_c, n_b = candidate.count("priced"), baseline.count("priced")
     if trouble := _trouble(candidate, baseline, "done") or _unpriced(candidate, baseline):
         return Reading(unknown=trouble, n=n_c)
@@ -261,8 +262,14 @@ SIGNALS: Mapping[str, Signal] = {
 }
 
 
-def _arms(views: Sequence[StageView]) -> tuple[Tally, Tally]:
-    return merged(view.candidate for view in views), merged(view.baseline for view in views)
+def sums_of(views: Sequence[StageView]) -> tuple[Tally, Tally]:
+    """Return the sums of candidate and baseline over the stages in which chance divided the traffic."""
+    random = [view for view in views if view.random]
+    return merged(view.candidate for view in random), merged(view.baseline for view in random)
+
+
+def _arms(sight: Sight) -> tuple[Tally, Tally]:
+    return sums_of(sight.stages) if sight.arms is None else sight.arms
 
 
 def _trouble(candidate: Tally, baseline: Tally, needed: str) -> str:

@@ -53,6 +53,7 @@ class Tally:
 
     counts: Mapping[str, int] = field(default_factory=dict)
     sums: Mapping[str, float] = field(default_factory=dict)
+    _sorted: dict[str, dict[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __add__(self, other: Tally) -> Tally:
         return merged((self, other))
@@ -65,28 +66,39 @@ class Tally:
         """Return the named float sum; 0.0 if never seen."""
         return self.sums.get(name, 0.0)
 
-    def histogram(self, name: str) -> dict[int, int]:
+    def histogram(self, name: str) -> Mapping[int, int]:
         """Return one histogram: bucket (or, for `pair`, 1000 d) to a count above zero, in ascending order."""
-        prefix = name + "."
-        cells = ((int(key[len(prefix) :]), n) for key, n in self.counts.items() if key.startswith(prefix))
-        return dict(sorted((bucket, n) for bucket, n in cells if n > 0))
+        return self._parts().get(name, {})
 
-    def blocks(self, name: str) -> dict[int, tuple[int, int, int]]:
+    def blocks(self, name: str) -> Mapping[int, tuple[int, int, int]]:
         """Return (n, sum of buckets, sum of buckets squared) of a latency by block of assignment time, in order."""
-        prefix = name + "@"
-        found: dict[int, list[int]] = {}
-        for key, number in self.counts.items():
-            if key.startswith(prefix):
-                block, _, word = key[len(prefix) :].partition(".")
-                found.setdefault(int(block), [0, 0, 0])[BLOCK_WORDS.index(word)] = number
-        return {block: (n, k, kk) for block, (n, k, kk) in sorted(found.items())}
+        words = [self._parts().get(f"{name}@{word}", {}) for word in BLOCK_WORDS]
+        found = sorted(set().union(*words))
+        return {block: (words[0].get(block, 0), words[1].get(block, 0), words[2].get(block, 0)) for block in found}
+
+    def _parts(self) -> Mapping[str, dict[int, int]]:
+        """Return every histogram by name, and each word of a latency's blocks by "latency@word"; sorted out once."""
+        if not self._sorted:
+            found: dict[str, dict[int, int]] = {"": {}}
+            for key, number in self.counts.items():
+                name, dot, place = key.partition(".")
+                if not dot or number <= 0:
+                    continue
+                latency, at, block = name.partition("@")
+                name, place = (f"{latency}@{place}", block) if at else (name, place)
+                found.setdefault(name, {})[int(place)] = number
+            self._sorted.update({name: dict(sorted(cells.items())) for name, cells in found.items()})
+        return self._sorted
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of any number of tallies; none give the empty tally."""
+    parts = tuple(tallies)
+    if len(parts) == 1:
+        return parts[0]  # nobody changes one, and what was sorted out of it is kept
     counts: dict[str, int] = {}
     sums: dict[str, float] = {}
-    for tally in tallies:
+    for tally in parts:
         for name, number in tally.counts.items():
             counts[name] = counts.get(name, 0) + number
         for name, amount in tally.sums.items():
