@@ -27,6 +27,7 @@ GROUP = "linnet.verbs"
 
 VERBS = {
     "lint": "canary.verbs.gates:lint",
+    "plan": "canary.verbs.plan:plan",
     "start": "canary.verbs.change:start",
     "status": "canary.verbs.look:status",
     "watch": "canary.verbs.look:watch",

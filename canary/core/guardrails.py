@@ -27,7 +27,9 @@ from canary.core.noise import most_noise
 from canary.core.policy import Guard, Key, Policy
 from canary.core.signals import SIGNALS, Lag, Reading, Sight, StageView, sums_of
 from canary.core.tails import Memory
-from canary.core.tally import BLOCK_S, Tally, merged
+from canary.core.tally import BLOCK_S, GROWTH, Tally, merged
+
+_LOG_GROWTH = math.log(GROWTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,10 @@ class StageEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """All that is remembered between looks: proofs found, what the tails have counted, what blocks have said."""
+    """All that is remembered between looks: proofs found, what the tails have counted, what blocks have said.
+
+    Proofs and memories are kept by guardrail and slice, courses by latency ("ttft", "tpot") and slice.
+    """
 
     proofs: Mapping[Key, Finding] = field(default_factory=dict)
     memories: Mapping[Key, Memory] = field(default_factory=dict)
@@ -123,7 +128,8 @@ def _remember(
             continue
         for key in guard.keys:
             stages = {view.stage: (view.candidate, view.baseline) for view in views[key[1]]}
-            memories[key] = memories.get(key, Memory()).update(tail, guard.margin, stages, now)
+            shift = _shift(_course(analysis.courses, guard, key[1]), views[key[1]], tail.histogram)
+            memories[key] = memories.get(key, Memory()).update(tail, guard.margin, stages, now, shift)
     return memories
 
 
@@ -131,16 +137,34 @@ def _follow(
     analysis: Analysis, policy: Policy, views: Mapping[str, Sequence[StageView]], now: float
 ) -> dict[Key, Course]:
     """Take the blocks that have closed since the last look."""
-    courses = dict(analysis.courses)
+    courses, followed = dict(analysis.courses), set[Key]()
     for guard in policy.guards:
         lag = SIGNALS[guard.name].lag
         if lag is None:
             continue
-        for key in guard.keys:
-            course = courses.get(key) or Course(most_noise(lag.spread, 1, 1))
-            blocks = _closed(views[key[1]], lag, now)
-            courses[key] = course.take(blocks, Belief.without_reference(course.laws))
+        for slice_ in guard.slices:
+            key = lag.histogram, slice_
+            if key not in followed:
+                followed.add(key)
+                course = courses.get(key) or Course(most_noise(lag.spread, 1, 1))
+                blocks = _closed(views[slice_], lag, now)
+                courses[key] = course.take(blocks, Belief.without_reference(course.laws))
     return courses
+
+
+def _course(courses: Mapping[Key, Course], guard: Guard, slice_: str) -> Course | None:
+    lag = SIGNALS[guard.name].lag
+    return None if lag is None else courses.get((lag.histogram, slice_))
+
+
+def _shift(course: Course | None, views: Sequence[StageView], latency: str) -> int | None:
+    """Return how many buckets slower the candidate is as a whole, as earlier looks left it; None: not known yet.
+
+    Where there are no blocks at all (workers that know none) it counts as none.
+    """
+    if course is not None and course.blocks:
+        return math.ceil(course.shift / _LOG_GROWTH)
+    return None if any(view.candidate.blocks(latency) or view.baseline.blocks(latency) for view in views) else 0
 
 
 def _closed(views: Sequence[StageView], lag: Lag, now: float) -> dict[tuple[float, int], Block]:
@@ -175,7 +199,7 @@ def _cases(
                 min_samples=policy.min_samples,
                 min_pairs=policy.min_pairs,
                 planned_stages=policy.stages,
-                course=courses.get(key),
+                course=_course(courses, guard, key[1]),
                 arms=arms[key[1]],
             )
             reading = _read(guard, sight)

@@ -39,6 +39,8 @@ WORSE: Final = np.log([1.03, 1.06, 1.1, 1.15, 1.22, 1.3, 1.4, 1.55, 1.75, 2, 2.5
 EXCLUDED: Final = 0.0005  # of the mean likelihood under the reference: a law below it is left out of C
 _PRIOR_BASELINE: Final = 200.0  # degrees of freedom that history's variance counts for
 _PRIOR_CANDIDATE: Final = 50.0
+_DOUBT: Final = 20.0  # requests
+_HALF_LIFE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class Course:
     taken: tuple[float, int] = (-1.0, -1)  # start and stage of the last block
     counted: float = 0.0  # start of the last block that told a difference
     blocks: int = 0  # that did
+    lean: tuple[float, float] = (0.0, 0.0)  # the candidate's requests and its lead in them, decayed to the last block
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -183,6 +186,7 @@ class Course:
             "taken": list(self.taken),
             "counted": self.counted,
             "blocks": self.blocks,
+            "lean": list(self.lean),
         }
 
     @classmethod
@@ -197,6 +201,7 @@ class Course:
             (value["taken"][0], value["taken"][1]),
             value["counted"],
             value["blocks"],
+            (value["lean"][0], value["lean"][1]),
         )
 
     @property
@@ -210,6 +215,16 @@ class Course:
         for key in sorted(key for key in blocks if key > self.taken):
             course = course._with(key, blocks[key], belief)
         return course
+
+    @property
+    def shift(self) -> float:
+        """How much slower the candidate has been as a whole of late, in log units, at least 0; half-life a minute.
+
+        A machine that is slow for minutes has more requests above any threshold, which is no heavier tail: the tails'
+        events are counted beyond this. Twenty requests' worth of doubt keep it small at first.
+        """
+        requests, lead = self.lean
+        return max(0.0, lead / (requests + _DOUBT))
 
     def log_e(self, belief: Belief, planned: int) -> float:
         """Return ln E that the candidate is slower: half since the start, half one restart a planned stage."""
@@ -231,12 +246,15 @@ class Course:
         whole, present = began.whole or Filter.fresh(over), began.present or Filter.fresh(over)
         y, r = block.candidate.mean - block.baseline.mean, began.spread.of(block)
         dt = block.start - began.counted if began.blocks else 0.0
+        keep = 0.5 ** (dt / _HALF_LIFE_S)
+        requests, lead = began.lean
         return replace(
             after,
             whole=whole.step(over, y, r, dt),
             present=present.step(over, y, r, dt),
             counted=block.start,
             blocks=began.blocks + 1,
+            lean=(requests * keep + block.candidate.n, lead * keep + block.candidate.n * y),
         )
 
     def _in_stage(self, stage: int, belief: Belief) -> Course:

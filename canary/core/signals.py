@@ -134,9 +134,8 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
     """Read an upper quantile of a latency; the margin is a ratio, taken as whole buckets (1.10 is 1.104).
 
     An event is a baseline request above x, the baseline's quantile from earlier looks, or a candidate request above x
-    times the margin; then the event test, exact for exchangeable arms. Alone it says that the *deployment's* tail is
-    heavier: a slow machine under the candidate is evidence too, for nothing here knows how much one replica differs
-    from another.
+    times the margin; then the event test, exact for exchangeable arms. For FAIL the candidate's threshold moves with
+    the latency as a whole, so that a machine that is slow for minutes has no heavier tail; for PASS it does not.
     """
     views = sight.random
     candidate, baseline = _arms(sight)
@@ -147,8 +146,8 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
     quantiles = tail.compare([(view.candidate, view.baseline) for view in views])
     if quantiles is None:
         return Reading(unknown=f"no stage in which both arms have a {tail.histogram}", n=n_c)
-    counted = [sight.memory.events_of(view.stage) for view in views]
-    stages = [Events(view.share, c, b, c + b) for view, (c, b) in zip(views, counted, strict=True)]
+    stages = [_exceedances(view, sight.memory.events) for view in views]
+    heavier = [_exceedances(view, sight.memory.unexplained) for view in views]
     worse = quantiles.ratio > margin * (1 + 1e-9)
     return Reading(
         facts=f"{_ms(quantiles.candidate)} against {_ms(quantiles.baseline)}, x{quantiles.ratio:.2f} "
@@ -160,7 +159,7 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
         high=quantiles.high,
         margin=margin,
         beyond=worse,
-        fail=bounds.with_restarts(bounds.log_e_more, stages, sight.planned_stages),
+        fail=bounds.with_restarts(bounds.log_e_more, heavier, sight.planned_stages),
         passing=bounds.log_e_fewer(stages),
     )
 
@@ -177,9 +176,9 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
     belief = Belief.without_reference(course.laws)
     theta, margin = location.effect(course.whole, belief)[0], margin_ratio(sight.margin)
     slower = theta > math.log(margin) * (1 + 1e-9)
-    as_whole = math.log(lag.part) + course.log_e(belief, sight.planned_stages)
+    as_whole = math.log(lag.part) + course.log_e(belief, sight.planned_stages) if lag.part else -math.inf
     at_tail = math.log1p(-lag.part) + reading.fail
-    beyond = [log for log, counts in ((as_whole, slower), (at_tail, reading.beyond)) if counts]
+    beyond = [log for log, counts in ((as_whole, slower and lag.part > 0), (at_tail, reading.beyond)) if counts]
     told = f"as a whole x{math.exp(theta):.2f} {'>' if slower else '<='} x{margin:.2f} over {course.blocks} blocks"
     return replace(
         reading,
@@ -248,13 +247,14 @@ def read_pairs(sight: Sight) -> Reading:
 
 _TTFT95, _TTFT99, _TPOT95 = Tail("ttft", 0.95), Tail("ttft", 0.99), Tail("tpot", 0.95)
 _TTFT, _TPOT = Lag("ttft", 0.18, 10.0, 0.15 / 0.19), Lag("tpot", 0.10, 30.0, 0.15 / 0.18)
+_TTFT_TAIL = replace(_TTFT, part=0.0)  # its location is the other's
 
 SIGNALS: Mapping[str, Signal] = {
     "error_rate": Signal(0.15, "rate", partial(read_rate, ("error", "timeout"))),
     "empty": Signal(0.05, "rate", partial(read_rate, ("empty",))),
     "truncated": Signal(0.05, "rate", partial(read_rate, ("truncated",))),
     "ttft_p95": Signal(0.19, "ratio", partial(read_latency, _TTFT95, _TTFT), _TTFT95, _TTFT),
-    "ttft_p99": Signal(0.03, "ratio", partial(read_tail, _TTFT99), _TTFT99),
+    "ttft_p99": Signal(0.03, "ratio", partial(read_latency, _TTFT99, _TTFT_TAIL), _TTFT99, _TTFT_TAIL),
     "tpot_p95": Signal(0.18, "ratio", partial(read_latency, _TPOT95, _TPOT), _TPOT95, _TPOT),
     "cost_per_token": Signal(0.10, "ratio", partial(read_cost, "token")),
     "cost_per_request": Signal(0.05, "ratio", partial(read_cost, "request")),
@@ -298,6 +298,11 @@ def _unpriced(candidate: Tally, baseline: Tally) -> str:
 
 def _short(n_c: int, n_b: int, needed: int, what: str) -> str:
     return "" if min(n_c, n_b) >= needed else f"needs {needed} {what} an arm, has {n_c} and {n_b}"
+
+
+def _exceedances(view: StageView, counted: Mapping[int, tuple[int, int]]) -> Events:
+    candidate, baseline = counted.get(view.stage, (0, 0))
+    return Events(view.share, candidate, baseline, candidate + baseline)
 
 
 def _events_of(view: StageView, events: Sequence[str]) -> Events:

@@ -100,24 +100,30 @@ class Memory:
     """What a tail test must remember between looks: JSON-plain, so that a restart changes nothing.
 
     `seen`: "stage|arm" -> the histogram as last counted; `reference`: weights of the baseline's recent buckets, decayed
-    to `reference_time` (seconds); `events`: stage -> (candidate, baseline) events so far.
+    to `reference_time` (seconds); `events`: stage -> (candidate, baseline) events so far; `unexplained`: stage -> the
+    same, but the candidate's are those that a shift of the whole latency did not explain, once one was known.
     """
 
     seen: Mapping[str, Histogram] = field(default_factory=dict)
     reference: Mapping[int, float] = field(default_factory=dict)
     reference_time: float = 0.0
     events: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    unexplained: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def events_of(self, stage: int) -> tuple[int, int]:
         """Return a stage's events so far: the candidate's, the baseline's."""
         return self.events.get(stage, (0, 0))
 
-    def update(self, tail: Tail, margin: float, stages: Mapping[int, tuple[Tally, Tally]], now: float) -> Memory:
+    def update(
+        self, tail: Tail, margin: float, stages: Mapping[int, tuple[Tally, Tally]], now: float, shift: int | None = 0
+    ) -> Memory:
         """Count what is new in (candidate, baseline) by stage against the reference of earlier looks, then add to it.
 
-        The same sums again change nothing, whatever `now` (seconds, any epoch); a clock that goes back counts as still.
+        `shift` is how many buckets slower the candidate is as a whole, as far as earlier looks know; while it is not
+        known (None) nothing can be told from a slow machine. The same sums again change nothing, whatever `now`
+        (seconds, any epoch); a clock that goes back counts as still.
         """
-        seen, events = dict(self.seen), dict(self.events)
+        seen, events, unexplained = dict(self.seen), dict(self.events), dict(self.unexplained)
         threshold = self._threshold(tail)
         fresh: dict[int, int] = {}
         for stage, (candidate, baseline) in sorted(stages.items()):
@@ -126,11 +132,15 @@ class Memory:
             for bucket, n in new_b.items():
                 fresh[bucket] = fresh.get(bucket, 0) + n
             if threshold is not None and (new_c or new_b):
-                limit = min(threshold + margin_buckets(margin), TOP - 1) if threshold < TOP else TOP
+                limit = threshold + margin_buckets(margin)
                 k_c, k_b = self.events_of(stage)
-                events[stage] = (k_c + above(new_c, limit), k_b + above(new_b, threshold))
+                events[stage] = (k_c + above(new_c, _below_top(threshold, limit)), k_b + above(new_b, threshold))
+                if shift is not None:
+                    k_c, k_b = self.unexplained.get(stage, (0, 0))
+                    more = above(new_c, _below_top(threshold, limit + max(0, shift)))
+                    unexplained[stage] = (k_c + more, k_b + above(new_b, threshold))
         reference, then = self._aged(fresh, now)
-        return Memory(seen, reference, then, events)
+        return Memory(seen, reference, then, events, unexplained)
 
     def _threshold(self, tail: Tail) -> int | None:
         if math.fsum(self.reference.values()) < tail.needed:
@@ -156,6 +166,7 @@ class Memory:
             "reference": _plain(self.reference),
             "reference_time": self.reference_time,
             "events": {str(stage): list(pair) for stage, pair in self.events.items()},
+            "unexplained": {str(stage): list(pair) for stage, pair in self.unexplained.items()},
         }
 
     @classmethod
@@ -166,7 +177,13 @@ class Memory:
             _buckets(value["reference"]),
             value["reference_time"],
             {int(stage): (pair[0], pair[1]) for stage, pair in value["events"].items()},
+            {int(stage): (pair[0], pair[1]) for stage, pair in value.get("unexplained", {}).items()},
         )
+
+
+def _below_top(threshold: int, limit: int) -> int:
+    """Return the bucket above which an event lies: what never came always does, unless it is usual."""
+    return min(limit, TOP - 1) if threshold < TOP else TOP
 
 
 def _take(seen: dict[str, Histogram], key: str, now: Histogram) -> dict[int, int]:

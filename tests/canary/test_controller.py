@@ -229,7 +229,7 @@ async def test_blocks_are_remembered_and_their_sums_dropped(world: World) -> Non
     await world.step(250)
     assert sum("@" in name for name in await world.store.tallies("m", "r1", 1)) == 6
     text = await world.store.analysis("m", "r1", 1)
-    course = Analysis.from_json(text or "").courses["ttft_p95", ""]
+    course = Analysis.from_json(text or "").courses["ttft", ""]
     assert course.blocks == 1  # the first told how times spread
     assert course.taken == (10.0 * (first + 1), 1)
 

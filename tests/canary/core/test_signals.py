@@ -87,7 +87,7 @@ def test_sums_that_cannot_be_trusted_are_unknown(name: str, candidate: Tally, ba
 def test_a_tail_says_its_quantiles_and_counts_its_events() -> None:
     """Quantiles in milliseconds against the whole-bucket margin; the evidence is the memory's events."""
     view = StageView(1, 0.5, histogram("ttft", {370: 100}), histogram("ttft", {349: 100}))
-    memory = Memory(events={1: (60, 5)})
+    memory = Memory(events={1: (60, 5)}, unexplained={1: (60, 5)})
     got = read("ttft_p95", view, margin=1.1, memory=memory)
     assert got.facts == "152 ms against 100 ms, x1.52 > x1.10 allowed"
     assert got.beyond
