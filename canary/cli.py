@@ -28,6 +28,7 @@ GROUP = "linnet.verbs"
 VERBS = {
     "lint": "canary.verbs.gates:lint",
     "plan": "canary.verbs.plan:plan",
+    "simulate": "canary.verbs.simulate:simulate",
     "start": "canary.verbs.change:start",
     "status": "canary.verbs.look:status",
     "watch": "canary.verbs.look:watch",

@@ -64,7 +64,7 @@ def test_our_gateway_serves_those_who_have_the_key(tmp_path):
     with stage(tmp_path, Cores(None, None)) as scene:
         up_a, up_b = scene.ports
         argv = ["--port", port, "--folder", tmp_path, "--baseline", up_a, "--candidate", up_b]
-        process = subprocess.Popen([sys.executable, "-m", "bench.gateways.linnet", *map(str, argv)])
+        process = subprocess.Popen([sys.executable, "-m", "bench.gateways.linnet", "--interpreted", *map(str, argv)])
         try:
             await_ready(port, "/readyz", 30.0, process)
             assert ask(port, SECRET) == (200, MODEL)

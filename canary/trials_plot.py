@@ -1,0 +1,62 @@
+"""The plot of `linnet simulate`: an SVG file that stands alone, drawn with the report's own strokes. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from canary import figures
+from canary.report_plot import LEFT, RIGHT, TOP, WIDTH, _frame, _rule, _steps, _tick
+from canary.report_style import STYLE
+from canary.trials import Summary
+
+COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#7d7d7d")
+FLOOR, LINE = 280, 20  # where the share is zero; the height of a line of the legend
+
+
+def rolled_back(summed: Sequence[Summary]) -> str:
+    """Draw the share of runs rolled back over the candidate's requests (on a logarithmic scale), a line a scenario."""
+    most = max([2, *(n for one in summed for n in (*one.rollbacks, *(one.longest or ())[:1]))])
+    scale = math.log10(most)
+
+    def x(requests: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * math.log10(max(1.0, requests)) / scale
+
+    def y(share: float) -> float:
+        return FLOOR - (FLOOR - TOP) * share
+
+    grid = "".join(_rule(y(part / 4), f"{25 * part} %") for part in range(5))
+    ticks = "".join(_tick(x(10**power), FLOOR, figures.number(10**power)) for power in range(math.floor(scale) + 1))
+    lines, legend = [], []
+    for number, one in enumerate(summed):
+        corners = [
+            (x(1), y(0)),
+            *((x(n), y(part)) for n, part in _shares(one)),
+            (x(most), y(one.rolled_back / one.runs)),
+        ]
+        colour = COLOURS[number % len(COLOURS)]
+        lines.append(_line(_steps(corners), colour, one.scenario.name))
+        legend.append(_legend(FLOOR + 44 + LINE * number, colour, one))
+    title = "Share of runs rolled back over the candidate's requests"
+    height = FLOOR + 50 + LINE * len(summed)
+    paper = f'<rect width="{WIDTH}" height="{height}" fill="var(--card)"/>'
+    inner = _frame(height, title, paper + grid + ticks + "".join(lines) + "".join(legend))
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
+    return f"{opening}<style>{STYLE}</style>{inner}</svg>\n"
+
+
+def _shares(one: Summary) -> Iterator[tuple[int, float]]:
+    """Yield the share that is rolled back from so many requests on."""
+    for count, requests in enumerate(one.rollbacks, start=1):
+        yield requests, count / one.runs
+
+
+def _line(path: str, colour: str, name: str) -> str:
+    return f'<path class="line" d="{path}" style="stroke:{colour}"><title>{escape(name)}</title></path>'
+
+
+def _legend(y: float, colour: str, one: Summary) -> str:
+    text = f"{one.scenario.name}: {one.rolled_back} of {one.runs}"
+    stroke = f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>'
+    return f'{stroke}<text class="name" x="{LEFT + 34}" y="{y}">{escape(text)}</text>'
