@@ -41,9 +41,9 @@ def simulate(
     as_seen: Annotated[
         bool, typer.Option("--as-seen", help="In place of --rps, the traffic that the model's last release saw.")
     ] = False,
-    runs: Annotated[int, typer.Option("--runs", help="How often each scenario is told.")] = 200,
+    runs: Annotated[int, typer.Option("--runs", help="How often each scenario is told.")] = 100,
     seed: Annotated[int, typer.Option("--seed", help="The same seed tells the same stories.")] = 1,
-    seconds: Annotated[int, typer.Option("--seconds", help="How long a story lasts at most.")] = 1800,
+    seconds: Annotated[int, typer.Option("--seconds", help="How long a story lasts at most.")] = 900,
     every: Annotated[
         int,
         typer.Option("--every", help="Seconds between looks; the controller looks every second, which takes longer."),
