@@ -37,27 +37,30 @@ def share_over_time(points: Sequence[Point], height: int = 250) -> str:
     def y(percent: float) -> float:
         return floor - (floor - TOP) * percent / 100
 
-    grid = "".join(_rule(y(value), f"{value} %") for value in (0, 25, 50, 75, 100))
-    ticks = "".join(_tick(x(start + span * part / 4), floor, figures.seconds(span * part / 4000)) for part in range(5))
-    steps = _steps([(x(point.unix_ms), y(point.percent)) for point in points])
-    area = f'<path class="area" d="{steps} V{floor:.1f} H{LEFT} Z"/><path class="line" d="{steps}"/>'
+    grid = "".join(rule(y(value), f"{value} %") for value in (0, 25, 50, 75, 100))
+    ticks = "".join(tick(x(start + span * part / 4), floor, figures.seconds(span * part / 4000)) for part in range(5))
+    path = steps([(x(point.unix_ms), y(point.percent)) for point in points])
+    area = f'<path class="area" d="{path} V{floor:.1f} H{LEFT} Z"/><path class="line" d="{path}"/>'
     marks = "".join(
         _mark(x(point.unix_ms), y(point.percent), f"{point.label} · {point.percent:g} %") for point in points
     )
-    return _frame(height, "The candidate's share of traffic over time", grid + ticks + area + marks)
+    return frame(height, "The candidate's share of traffic over time", grid + ticks + area + marks)
 
 
-def _steps(corners: Sequence[tuple[float, float]]) -> str:
+def steps(corners: Sequence[tuple[float, float]]) -> str:
+    """Return a path from corner to corner, first across, then up or down."""
     first, *rest = corners
     return f"M{first[0]:.1f} {first[1]:.1f}" + "".join(f" H{x:.1f} V{y:.1f}" for x, y in rest)
 
 
-def _rule(y: float, text: str) -> str:
+def rule(y: float, text: str) -> str:
+    """Draw one line of the grid, with its value."""
     line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
     return f'{line}<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
 
 
-def _tick(x: float, floor: float, text: str) -> str:
+def tick(x: float, floor: float, text: str) -> str:
+    """Draw one value under the plot."""
     anchor = "start" if x <= LEFT else "end" if x >= WIDTH - RIGHT else "middle"
     return f'<text class="tick" x="{x:.1f}" y="{floor + 20:.1f}" text-anchor="{anchor}">{text}</text>'
 
@@ -84,7 +87,7 @@ def guard_intervals(guards: Sequence[Mapping[str, Any]]) -> str:
     head = _column(x(0), top, bottom, "grid", "no effect") + _column(x(1), top, bottom, "margin", "margin")
     body = "".join(_whisker(x, row, left, top + 17 + 34 * index) for index, row in enumerate(rows))
     foot = f'<text class="tick" x="{WIDTH - RIGHT}" y="{bottom + 18}" text-anchor="end">worse than allowed →</text>'
-    return _frame(height, "Guardrails: estimate and interval against the margin", head + body + foot)
+    return frame(height, "Guardrails: estimate and interval against the margin", head + body + foot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ def _spot(x: float, y: float, row: _Row, kind: str) -> str:
     return f'<path class="spot {kind}" d="M{x:.1f} {y - 6} L{x + tip:.1f} {y} L{x:.1f} {y + 6} Z">{title}</path>'
 
 
-def _frame(height: float, title: str, body: str) -> str:
+def frame(height: float, title: str, body: str) -> str:
+    """Draw the plot around what is in it."""
     name = escape(title)
     return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{name}"><title>{name}</title>{body}</svg>'

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from canary import figures
-from canary.report_plot import LEFT, RIGHT, TOP, WIDTH, _frame, _rule, _steps, _tick
+from canary.report_plot import LEFT, RIGHT, TOP, WIDTH, frame, rule, steps, tick
 from canary.report_style import STYLE
 from canary.trials import Summary
 
@@ -26,8 +26,8 @@ def rolled_back(summed: Sequence[Summary]) -> str:
     def y(share: float) -> float:
         return FLOOR - (FLOOR - TOP) * share
 
-    grid = "".join(_rule(y(part / 4), f"{25 * part} %") for part in range(5))
-    ticks = "".join(_tick(x(10**power), FLOOR, figures.number(10**power)) for power in range(math.floor(scale) + 1))
+    grid = "".join(rule(y(part / 4), f"{25 * part} %") for part in range(5))
+    ticks = "".join(tick(x(10**power), FLOOR, figures.number(10**power)) for power in range(math.floor(scale) + 1))
     lines, legend = [], []
     for number, one in enumerate(summed):
         corners = [
@@ -36,12 +36,12 @@ def rolled_back(summed: Sequence[Summary]) -> str:
             (x(most), y(one.rolled_back / one.runs)),
         ]
         colour = COLOURS[number % len(COLOURS)]
-        lines.append(_line(_steps(corners), colour, one.scenario.name))
+        lines.append(_line(steps(corners), colour, one.scenario.name))
         legend.append(_legend(FLOOR + 44 + LINE * number, colour, one))
     title = "Share of runs rolled back over the candidate's requests"
     height = FLOOR + 50 + LINE * len(summed)
     paper = f'<rect width="{WIDTH}" height="{height}" fill="var(--card)"/>'
-    inner = _frame(height, title, paper + grid + ticks + "".join(lines) + "".join(legend))
+    inner = frame(height, title, paper + grid + ticks + "".join(lines) + "".join(legend))
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
     return f"{opening}<style>{STYLE}</style>{inner}</svg>\n"
 

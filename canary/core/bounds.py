@@ -199,10 +199,13 @@ def with_restarts(process: Callable[[Sequence[Stage]], float], stages: Sequence[
     """
     if planned <= 1:
         return process(stages)
-    starts = [process(stages[first:]) for first in range(min(len(stages), planned))]
-    logs = [process(stages), *starts, *[0.0] * (planned - len(starts))]
-    weights = [0.5, *[0.5 / planned] * planned]
-    return log_sum(logs, weights)
+    return restarted(process(stages), [process(stages[first:]) for first in range(min(len(stages), planned))], planned)
+
+
+def restarted(whole: float, starts: Sequence[float], planned: int) -> float:
+    """Return ln of half the whole process and half the average of so many planned restarts, those to come being 1."""
+    logs = [whole, *starts, *[0.0] * (planned - len(starts))]
+    return log_sum(logs, [0.5, *[0.5 / planned] * planned])
 
 
 def log_sum(logs: Sequence[float] | Floats, weights: Sequence[float] | None = None) -> float:

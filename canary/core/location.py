@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from canary.core.bounds import log_sum
+from canary.core.bounds import log_sum, restarted
 from canary.core.noise import Filter, Floats, Law, laws
 from canary.core.tally import GROWTH
 
@@ -123,7 +123,7 @@ class Belief:
     @classmethod
     def of_reference(cls, level: Floats) -> Belief:
         """Return what a reference tells by its log likelihoods at theta = 0: `level` of the filter that has seen it."""
-        total = _log_sum(level)
+        total = log_sum(level)
         return cls(level - total, level >= math.log(EXCLUDED) + total - math.log(len(level)))
 
 
@@ -148,12 +148,7 @@ def effect(seen: Filter, belief: Belief) -> tuple[float, float]:
 
 def _mixture(seen: Filter, belief: Belief, thetas: Floats) -> float:
     logs = belief.log_weights[:, None] + seen.log_likelihood(thetas)
-    return _log_sum(logs) - math.log(len(thetas))
-
-
-def _log_sum(logs: Floats) -> float:
-    top = float(np.max(logs))
-    return top + math.log(float(np.sum(np.exp(logs - top)))) if math.isfinite(top) else top
+    return log_sum(logs.ravel()) - math.log(len(thetas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +229,7 @@ class Course:
         if planned <= 1:
             return whole
         starts = [*self.ended, log_e_slower(self.present, belief)][:planned]
-        logs = [whole, *starts, *[0.0] * (planned - len(starts))]
-        return log_sum(logs, [0.5, *[0.5 / planned] * planned])
+        return restarted(whole, starts, planned)
 
     def _with(self, key: tuple[float, int], block: Block, belief: Belief) -> Course:
         began = self._in_stage(key[1], belief)

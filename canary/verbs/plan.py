@@ -71,15 +71,15 @@ def plan(
 
     found = read_spec(spec)
     baseline = assumed(assume or ())
-    seen = Measured(rps) if rps is not None else _seen(model or found.model, url, store)
+    seen = Measured(rps) if rps is not None else seen_traffic(model or found.model, url, store)
     traffic = Traffic(
-        rps=_within("--rps", seen.rps, 1e-3, 1e6),
+        rps=within("--rps", seen.rps, 1e-3, 1e6),
         slices=slices(found.slices, part or (), seen.slices),
-        replicas=int(_within("--replicas", replicas, 1, 10_000)),
-        reference=3600 * _within("--reference", reference, 0, 10_000),
-        pairs=_pairs(found, int(_within("--workers", workers, 1, 10_000)), baseline.answer_s),
+        replicas=int(within("--replicas", replicas, 1, 10_000)),
+        reference=3600 * within("--reference", reference, 0, 10_000),
+        pairs=_pairs(found, int(within("--workers", workers, 1, 10_000)), baseline.answer_s),
     )
-    intent = timetable.Intent(found.plan(), found.policy(), traffic, baseline, _within("--worse", worse, 1.01, 1000))
+    intent = timetable.Intent(found.plan(), found.policy(), traffic, baseline, within("--worse", worse, 1.01, 1000))
     stays = timetable.timetable(intent)
     forecast = outlook.to_json(found, intent, stays, timetable.savings(intent, stays))
     if as_json:
@@ -88,7 +88,7 @@ def plan(
         render.console().print(outlook.draw(forecast))
 
 
-def _seen(model: str, url: str, store: str | None) -> Measured:
+def seen_traffic(model: str, url: str, store: str | None) -> Measured:
     """Return the traffic that the model's last release saw. Raises Usage when that cannot be told."""
     from canary.core.state import Release  # noqa: PLC0415 - see plan
     from canary.core.tally import TallyError  # noqa: PLC0415
@@ -135,7 +135,7 @@ def assumed(given: Sequence[str]) -> Baseline:
         scale = 100 if value.endswith("%") else 1
         number = _number("--assume", text, value.removesuffix("%")) / scale
         least, most = (0.0, 0.99) if name in RATES else (0.0 if name.endswith("_noise") else 0.001, 1000.0)
-        values[name] = _within(f"--assume {name}", number, least, most)
+        values[name] = within(f"--assume {name}", number, least, most)
     return Baseline(**values)
 
 
@@ -158,7 +158,7 @@ def _number(option: str, text: str, value: str) -> float:
         raise Usage(f"{option} {text}: {value!r} is no number; write one such as 0.5") from None
 
 
-def _within(option: str, value: float, least: float, most: float) -> float:
+def within(option: str, value: float, least: float, most: float) -> float:
     """Return the value if it lies within the bounds. Raises Usage; NaN lies nowhere."""
     if not least <= value <= most:
         raise Usage(f"{option} {value:g}: out of range; give one from {least:g} to {most:g}")

@@ -22,7 +22,7 @@ from canary.errors import Usage
 from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
 from canary.verbs.gates import SpecFile
-from canary.verbs.plan import _seen as seen
+from canary.verbs.plan import seen_traffic, within
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,15 +72,15 @@ def simulate(
     """
     from canary import trials  # noqa: PLC0415 - the statistics only where they are used
 
-    lasts, own = int(_within("--seconds", seconds, 10, 86_400)), noise(own_noise)
+    lasts, own = int(within("--seconds", seconds, 10, 86_400)), noise(own_noise)
     found = read_spec(spec)
-    rate = _within("--rps", seen(model or found.model, url, store).rps if as_seen else rps, 0.1, 10_000)
+    rate = within("--rps", seen_traffic(model or found.model, url, store).rps if as_seen else rps, 0.1, 10_000)
     setting = trials.Setting(
         steps=trials.steps(found, rate, lasts),
         traffic=trials.traffic(found, rate),
-        runs=int(_within("--runs", runs, 1, 100_000)),
-        seed=int(_within("--seed", seed, 0, 2**31)),
-        every=int(_within("--every", every, 1, 600)),
+        runs=int(within("--runs", runs, 1, 100_000)),
+        seed=int(within("--seed", seed, 0, 2**31)),
+        every=int(within("--every", every, 1, 600)),
     )
     _check(plot)
     policy = trials.whole(found.policy())
@@ -153,17 +153,10 @@ def noise(given: str | None) -> OwnNoise:
     except ValueError:
         raise Usage(f"--own-noise {given}: not three numbers; write TTFT_SD,TPOT_SD,TAU such as 0.18,0.1,180") from None
     return OwnNoise(
-        _within("--own-noise TTFT_SD", ttft, 0, 2),
-        _within("--own-noise TPOT_SD", tpot, 0, 2),
-        _within("--own-noise TAU", tau, 1, 86_400),
+        within("--own-noise TTFT_SD", ttft, 0, 2),
+        within("--own-noise TPOT_SD", tpot, 0, 2),
+        within("--own-noise TAU", tau, 1, 86_400),
     )
-
-
-def _within(option: str, value: float, least: float, most: float) -> float:
-    """Return the value if it lies within the bounds. Raises Usage; NaN lies nowhere."""
-    if not least <= value <= most:
-        raise Usage(f"{option} {value:g}: out of range; give one from {least:g} to {most:g}")
-    return value
 
 
 def _check(plot: Path | None) -> None:

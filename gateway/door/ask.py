@@ -294,7 +294,7 @@ def _by_user(body: bytes, item: Place) -> bool:
 def _object(raw: bytes) -> dict[str, Any] | None:
     """Return a JSON object, None if it is none."""
     try:
-        value = json.loads(raw.decode("utf-8", "replace"))
+        value = loads(raw, "replace")
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

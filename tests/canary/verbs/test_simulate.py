@@ -62,7 +62,7 @@ def test_json_has_every_field(run):
 
 def test_the_traffic_can_be_what_was_seen(run, monkeypatch):
     """The last release's, as `linnet plan` has it."""
-    monkeypatch.setattr(simulate, "seen", lambda *_: Measured(12.5))
+    monkeypatch.setattr(simulate, "seen_traffic", lambda *_: Measured(12.5))
     assert json.loads(run(*QUICK, "--json", "--as-seen")[1])["traffic"]["rate"] == 12.5
 
 
