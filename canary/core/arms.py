@@ -52,6 +52,10 @@ class Split:
     `stage` numbers the values of `percent` within an attempt: evidence is summed per stage, because rates pooled over
     a change of share lie. `percent` is the candidate's share of traffic, 0..100; `shadow_percent` the share of the
     baseline's answers that is mirrored to the candidate. `candidate` is None when no release is under way.
+
+    `control` is the baseline's model on replicas of its own: it answers as large a random part of the traffic as the
+    candidate does, so that both are loaded alike; None if there is none. Until `warm_until` (Unix seconds) caches fill:
+    latency and cost of what is drawn before are no evidence. `examined` names the flaws that answers are searched for.
     """
 
     model: str
@@ -66,6 +70,9 @@ class Split:
     shadow_percent: float = 0.0
     shadow_concurrency: int = 0
     slices: tuple[str, ...] = ()
+    control: Endpoint | None = None
+    warm_until: float = 0.0
+    examined: tuple[str, ...] = ()
 
     def arms(self) -> list[tuple[Arm, Endpoint]]:
         """Return every arm there is, and where it is served."""
@@ -86,12 +93,13 @@ class Split:
         value = json.loads(text)
         if not isinstance(value, dict):
             raise TypeError(f"a split is a JSON object, not {type(value).__name__}")
-        candidate = value.pop("candidate", None)
+        others = {name: value.pop(name, None) for name in ("candidate", "control")}
         return cls(
             **{
                 **value,
                 "baseline": Endpoint.from_json(value["baseline"]),
-                "candidate": None if candidate is None else Endpoint.from_json(candidate),
+                **{name: None if one is None else Endpoint.from_json(one) for name, one in others.items()},
                 "slices": tuple(value.get("slices", ())),
+                "examined": tuple(value.get("examined", ())),
             }
         )

@@ -28,9 +28,14 @@ class Outcome:
 
     Times are seconds from the request's last byte read by the gateway. `ttft` is to the first content chunk, None if
     none came or the answer was whole; `tpot` is (e2e - ttft) / (completion_tokens - 1), None below two tokens.
+    `stall` is the longest wait between two pieces of content, None below two. `flaws` names what is wrong with a good
+    answer's text, if it was examined: "refusal", "malformed", "repetition".
+
     `at` is when its arm was drawn, in Unix seconds (0: not known), `stage` the split's stage at that moment. `evidence`
     is False for requests that chance did not assign (forced testers): they are counted in the metrics and kept out of
-    the sums.
+    the sums. `unit` numbers who sticks to an arm (a session, a user), 0 for a request that stands for itself. `cold`
+    says that it was drawn while the arms warmed up, `control` that the baseline's control answered, `replica` which
+    one of its endpoint did (-1: not known).
     """
 
     arm: Arm
@@ -47,6 +52,13 @@ class Outcome:
     cost_usd: float | None = None
     evidence: bool = True
     at: float = 0.0
+    unit: int = 0
+    cold: bool = False
+    control: bool = False
+    replica: int = -1
+    stall: float | None = None
+    flaws: tuple[str, ...] = ()
+    cached_tokens: int = 0
 
     @property
     def failed(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from canary.core.finding import OnBreach
-from canary.core.signals import SIGNALS
+from canary.core.signals import NOISE, SIGNALS
 
 FAMILY_SHARE = 0.85  # of alpha; the rest is the tripwire's and the location tests'
 _MARGINS = {"rate": (0.0, 1.0), "difference": (-1.0, 1.0), "ratio": (0.0, math.inf)}
@@ -23,13 +24,17 @@ class Guard:
     """One guardrail of the spec.
 
     `margin` is what is allowed: a difference (error_rate 0.005 = 0.5 pp; shadow_quality -0.02) or a ratio of candidate
-    to baseline (1.10). The slice "" is all traffic. Raises GuardError on an unknown name or an impossible margin.
+    to baseline (1.10). The slice "" is all traffic. `weight` is its part of the family's evidence beside the others',
+    None for the usual one; `strict` lets any proved harm fail, however small, and leaves the margin to PASS. Raises
+    GuardError on an unknown name or an impossible margin.
     """
 
     name: str
     margin: float
     slices: tuple[str, ...] = ("",)
     on_breach: OnBreach = OnBreach.ROLLBACK
+    weight: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in SIGNALS:
@@ -52,7 +57,9 @@ class Policy:
 
     `alpha` bounds the chance of rolling back a candidate that is no worse, over the whole release; `beta` that of
     passing a guardrail that is at its margin. `min_samples` are requests an arm and `min_pairs` shadow pairs before a
-    PASS; FAIL needs none. `stages` is the number of shares planned, for harm that begins late.
+    PASS; FAIL needs none. `stages` is the number of shares planned, for harm that begins late. `noise` is the largest
+    slow noise of one replica's own that is assumed (standard deviation of the log), by latency: "ttft", "tpot". Arms
+    whose requests in flight a replica differ by more than `max_load_ratio` are not load-matched: no latency passes.
     """
 
     guards: tuple[Guard, ...]
@@ -61,6 +68,8 @@ class Policy:
     min_samples: int = 200
     min_pairs: int = 30
     stages: int = 4
+    noise: Mapping[str, float] = field(default_factory=lambda: dict(NOISE))
+    max_load_ratio: float = 4.0
 
     def __post_init__(self) -> None:
         names = [guard.name for guard in self.guards]
@@ -81,7 +90,6 @@ class Policy:
 
     def weights(self) -> dict[Key, float]:
         """Return each key's weight; those named sum to 1, and what was left out goes to them in proportion."""
-        total = sum(SIGNALS[guard.name].weight for guard in self.guards)
-        return {
-            key: SIGNALS[guard.name].weight / total / len(guard.slices) for guard in self.guards for key in guard.keys
-        }
+        weights = {guard: SIGNALS[guard.name].weight if guard.weight is None else guard.weight for guard in self.guards}
+        total = sum(weights.values())
+        return {key: weights[guard] / total / len(guard.slices) for guard in self.guards for key in guard.keys}

@@ -18,6 +18,7 @@ from canary.core.tails import Memory, Tail, margin_ratio
 from canary.core.tally import Tally, merged
 from canary.core.tally import seconds as bucket_seconds
 
+NOISE: Mapping[str, float] = {"ttft": 0.18, "tpot": 0.10}  # the most of one replica's own that is assumed
 Z95 = 1.96
 UNUSABLE_SHARE = 0.01  # of an arm's reports; above it the measurements are not to be trusted
 FAILED_PAIRS_SHARE = 0.2  # what could not be compared is not a random part
@@ -246,7 +247,7 @@ def read_pairs(sight: Sight) -> Reading:
 
 
 _TTFT95, _TTFT99, _TPOT95 = Tail("ttft", 0.95), Tail("ttft", 0.99), Tail("tpot", 0.95)
-_TTFT, _TPOT = Lag("ttft", 0.18, 10.0, 0.15 / 0.19), Lag("tpot", 0.10, 30.0, 0.15 / 0.18)
+_TTFT, _TPOT = Lag("ttft", NOISE["ttft"], 10.0, 0.15 / 0.19), Lag("tpot", NOISE["tpot"], 30.0, 0.15 / 0.18)
 _TTFT_TAIL = replace(_TTFT, part=0.0)  # its location is the other's
 
 SIGNALS: Mapping[str, Signal] = {

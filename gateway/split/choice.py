@@ -32,7 +32,9 @@ class Choice:
     """One request's arm under one split. `evidence` is True only where chance assigned it.
 
     `pool` says how the arm's replicas are used; requests with the same `affinity` ("" for none) belong together. `at`
-    is when the arm was drawn, in Unix seconds, 0 where nothing was.
+    is when the arm was drawn, in Unix seconds, 0 where nothing was. `unit` numbers who sticks to the arm, 0 for a
+    request that stands for itself; `cold` says that the arms still warm up, `control` that the baseline's control
+    answers.
     """
 
     split: Split
@@ -45,6 +47,9 @@ class Choice:
     pool: PoolOptions = _USUAL
     affinity: str = ""
     at: float = 0.0
+    unit: int = 0
+    cold: bool = False
+    control: bool = False
 
     @property
     def may_fail_over(self) -> bool:
