@@ -53,8 +53,8 @@ class Split:
     a change of share lie. `percent` is the candidate's share of traffic, 0..100; `shadow_percent` the share of the
     baseline's answers that is mirrored to the candidate. `candidate` is None when no release is under way.
 
-    `control` is the baseline's model on replicas of its own: it answers as large a random part of the traffic as the
-    candidate does, so that both are loaded alike; None if there is none. Until `warm_until` (Unix seconds) caches fill:
+    `control` is the baseline's model on replicas of its own: it answers `control_percent` of the traffic, as large a
+    random part as the candidate's, so that both are loaded alike; None if there is none. Until `warm_until` (Unix seconds) caches fill:
     latency and cost of what is drawn before are no evidence. `examined` names the flaws that answers are searched for.
     """
 
@@ -71,6 +71,7 @@ class Split:
     shadow_concurrency: int = 0
     slices: tuple[str, ...] = ()
     control: Endpoint | None = None
+    control_percent: float = 0.0
     warm_until: float = 0.0
     examined: tuple[str, ...] = ()
 

@@ -16,8 +16,9 @@ the likelihood of a mixture over that of the best law without harm (universal in
 Balakrishnan, arXiv 1912.11436). If the truth lies in C, its expectation is at most 1 at any stopping time; exact for
 Gaussian blocks.
 
-A *reference*, hours in which two sets of replicas that serve the same model were compared in the same way, tells which
-laws are likely: p_j is proportional to its likelihood under j, and C leaves out what it all but excludes.
+A *reference* (reference.py), hours in which two sets of replicas that serve the same model were compared in the same
+way, tells which laws are likely: p_j is proportional to its likelihood under j, and C leaves out what it all but
+excludes. What was believed when the first block came holds to the end: weights that follow the data are no prior.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canary.core.bounds import log_sum, restarted
-from canary.core.noise import Filter, Floats, Law, laws
+from canary.core.noise import ASSUMED, USUAL, Filter, Floats, Law, all_laws
 from canary.core.tally import GROWTH
 
 _LOG_GROWTH: Final = math.log(GROWTH)
 WORSE: Final = np.log([1.03, 1.06, 1.1, 1.15, 1.22, 1.3, 1.4, 1.55, 1.75, 2, 2.5, 3.5, 6, 12])  # e^theta
 EXCLUDED: Final = 0.0005  # of the mean likelihood under the reference: a law below it is left out of C
+OUTSIDE: Final = math.log(1000.0)  # how much likelier a law beyond the assumptions must be to be named
 _PRIOR_BASELINE: Final = 200.0  # degrees of freedom that history's variance counts for
 _PRIOR_CANDIDATE: Final = 50.0
 _DOUBT: Final = 20.0  # requests
@@ -69,6 +71,11 @@ class Block:
     start: float
     candidate: Arm
     baseline: Arm
+
+    @property
+    def difference(self) -> float:
+        """The candidate's mean log latency less the baseline's; both must have requests."""
+        return self.candidate.mean - self.baseline.mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +117,44 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What is believed of the laws before the candidate is seen: log weights p_j, and which of them are in C."""
+    """What is believed of all laws before the candidate is seen: log weights p_j, and which of them are in C.
+
+    A law that is not assumed has no weight: -inf.
+    """
 
     log_weights: Floats
     possible: NDArray[np.bool_]
 
     @classmethod
     def without_reference(cls, over: Sequence[Law]) -> Belief:
-        """Return all laws, none likelier than another."""
-        return cls(np.full(len(over), -math.log(len(over))), np.ones(len(over), dtype=bool))
+        """Return the laws that are assumed without one, none likelier than another."""
+        return cls.of_reference(np.zeros(len(over)), USUAL)
 
     @classmethod
-    def of_reference(cls, level: Floats) -> Belief:
-        """Return what a reference tells by its log likelihoods at theta = 0: `level` of the filter that has seen it."""
-        total = log_sum(level)
-        return cls(level - total, level >= math.log(EXCLUDED) + total - math.log(len(level)))
+    def of_reference(cls, level: Floats, assumed: int = ASSUMED) -> Belief:
+        """Return what a reference tells by its log likelihoods at theta = 0: `level` of the filter that has seen it.
+
+        Only the first so many laws are assumed at all: those of a half-hour noise take a long reference.
+        """
+        known = level[:assumed]
+        total = log_sum(known)
+        log_weights, possible = np.full(len(level), -math.inf), np.zeros(len(level), dtype=bool)
+        log_weights[: len(known)] = known - total
+        possible[: len(known)] = known >= math.log(EXCLUDED) + total - math.log(len(known))
+        return cls(log_weights, possible)
+
+    def to_plain(self) -> list[list[float]]:
+        """Plain lists for JSON: the log weights of the laws that are assumed, and whether each is in C."""
+        known = np.isfinite(self.log_weights)
+        return [self.log_weights[known].tolist(), self.possible[known].astype(float).tolist()]
+
+    @classmethod
+    def from_plain(cls, value: Sequence[Sequence[float]], laws: int) -> Belief:
+        """Read what `to_plain` wrote, of so many laws."""
+        log_weights, possible = np.full(laws, -math.inf), np.zeros(laws, dtype=bool)
+        log_weights[: len(value[0])] = value[0]
+        possible[: len(value[1])] = np.array(value[1]) > 0
+        return cls(log_weights, possible)
 
 
 def log_e_slower(seen: Filter, belief: Belief) -> float:
@@ -138,10 +168,19 @@ def log_e_within(seen: Filter, belief: Belief, log_margin: float) -> float:
     return _mixture(seen, belief, log_margin - WORSE) - least
 
 
+def log_outside(seen: Filter, belief: Belief) -> float:
+    """Return by how much the likeliest of all laws fits better than the likeliest that is possible, as a log ratio.
+
+    Each law at the effect that suits it best, so a slower candidate as such says nothing; a step does, as noise would.
+    """
+    best = seen.best_up_to(math.inf)
+    return float(np.max(best) - np.max(best[belief.possible]))
+
+
 def effect(seen: Filter, belief: Belief) -> tuple[float, float]:
     """Return the effect theta and its standard error under the likeliest law; infinite without any block."""
     peak = np.divide(seen.slope**2, 2 * seen.info, out=np.zeros_like(seen.slope), where=seen.info > 0)
-    j = int(np.argmax(belief.log_weights + seen.level + peak))
+    j = int(np.argmax(np.where(belief.possible, belief.log_weights + seen.level + peak, -np.inf)))
     info = float(seen.info[j])
     return (float(seen.slope[j]) / info, 1 / math.sqrt(info)) if info > 0 else (0.0, math.inf)
 
@@ -155,11 +194,12 @@ def _mixture(seen: Filter, belief: Belief, thetas: Floats) -> float:
 class Course:
     """All that is remembered of one latency in one slice: what closed blocks have said, since the start and by stage.
 
-    `most` is the largest noise that is assumed (standard deviation in log units). A block that was taken is final:
-    whatever comes for it later, or again, changes nothing.
+    `most` is the largest noise that is assumed (standard deviation in log units), `belief` what was believed of all
+    laws up to it at the start. A block that was taken is final: whatever comes for it later, or again, changes nothing.
     """
 
     most: float
+    belief: Belief
     spread: Spread = Spread()
     whole: Filter | None = None  # since the start
     present: Filter | None = None  # since the present stage began
@@ -169,11 +209,17 @@ class Course:
     blocks: int = 0  # that did
     lean: tuple[float, float] = (0.0, 0.0)  # the candidate's requests and its lead in them, decayed to the last block
 
+    @classmethod
+    def begin(cls, most: float, belief: Belief | None = None, variance: float | None = None) -> Course:
+        """Return one that has seen nothing; a reference gives its belief, and one request's variance within a block."""
+        return cls(most, belief or Belief.without_reference(all_laws(most)), Spread(variance))
+
     def to_plain(self) -> dict[str, Any]:
         """Plain values for JSON."""
         spread = self.spread
         return {
             "most": self.most,
+            "belief": self.belief.to_plain(),
             "spread": [spread.prior, spread.baseline, spread.baseline_df, spread.candidate, spread.candidate_df],
             "whole": None if self.whole is None else self.whole.to_plain(),
             "present": None if self.present is None else self.present.to_plain(),
@@ -189,6 +235,7 @@ class Course:
         """Read what `to_plain` wrote."""
         return cls(
             value["most"],
+            Belief.from_plain(value["belief"], len(all_laws(value["most"]))),
             Spread(*value["spread"]),
             None if value["whole"] is None else Filter.from_plain(value["whole"]),
             None if value["present"] is None else Filter.from_plain(value["present"]),
@@ -199,16 +246,11 @@ class Course:
             (value["lean"][0], value["lean"][1]),
         )
 
-    @property
-    def laws(self) -> tuple[Law, ...]:
-        """The hypotheses."""
-        return laws(self.most)
-
-    def take(self, blocks: Mapping[tuple[float, int], Block], belief: Belief) -> Course:
+    def take(self, blocks: Mapping[tuple[float, int], Block]) -> Course:
         """Return it with the closed blocks that are new, by (start, stage), in their order."""
         course = self
         for key in sorted(key for key in blocks if key > self.taken):
-            course = course._with(key, blocks[key], belief)
+            course = course._with(key, blocks[key])
         return course
 
     @property
@@ -221,24 +263,29 @@ class Course:
         requests, lead = self.lean
         return max(0.0, lead / (requests + _DOUBT))
 
-    def log_e(self, belief: Belief, planned: int) -> float:
+    @property
+    def outside(self) -> bool:
+        """Whether the blocks speak of noise that is not assumed, or that the reference excludes."""
+        return self.whole is not None and log_outside(self.whole, self.belief) >= OUTSIDE
+
+    def log_e(self, planned: int) -> float:
         """Return ln E that the candidate is slower: half since the start, half one restart a planned stage."""
-        if self.whole is None or self.present is None:
+        if self.whole is None:
             return 0.0
-        whole = log_e_slower(self.whole, belief)
+        whole = log_e_slower(self.whole, self.belief)
         if planned <= 1:
             return whole
-        starts = [*self.ended, log_e_slower(self.present, belief)][:planned]
-        return restarted(whole, starts, planned)
+        present = () if self.present is None else (log_e_slower(self.present, self.belief),)
+        return restarted(whole, [*self.ended, *present][:planned], planned)
 
-    def _with(self, key: tuple[float, int], block: Block, belief: Belief) -> Course:
-        began = self._in_stage(key[1], belief)
+    def _with(self, key: tuple[float, int], block: Block) -> Course:
+        began = self._in_stage(key[1])
         after = replace(began, taken=key, spread=began.spread.take(block))
         if began.spread.prior is None or not (block.candidate.n and block.baseline.n):
             return after
-        over = self.laws
+        over = all_laws(self.most)
         whole, present = began.whole or Filter.fresh(over), began.present or Filter.fresh(over)
-        y, r = block.candidate.mean - block.baseline.mean, began.spread.of(block)
+        y, r = block.difference, began.spread.of(block)
         dt = block.start - began.counted if began.blocks else 0.0
         keep = 0.5 ** (dt / _HALF_LIFE_S)
         requests, lead = began.lean
@@ -251,9 +298,9 @@ class Course:
             lean=(requests * keep + block.candidate.n, lead * keep + block.candidate.n * y),
         )
 
-    def _in_stage(self, stage: int, belief: Belief) -> Course:
+    def _in_stage(self, stage: int) -> Course:
         """Begin a stage: what the one before has said of itself stands."""
         if stage == self.taken[1] or self.taken[1] < 0:
             return self
-        ended = 0.0 if self.present is None else log_e_slower(self.present, belief)
+        ended = 0.0 if self.present is None else log_e_slower(self.present, self.belief)
         return replace(self, ended=(*self.ended, ended), present=None)

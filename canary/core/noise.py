@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 PARTS: Final = (0.25, 0.5, 0.75, 1.0)  # of the largest sigma that is assumed
 TAUS: Final = (20.0, 60.0, 180.0, 600.0)  # seconds
 LONG_TAU: Final = 1800.0  # only a long reference can speak of it
+OUTSIDE_PARTS: Final = (1.5, 2.0, 3.0)  # noise that is not assumed, to be named when it is seen
+OUTSIDE_TAUS: Final = (60.0, 180.0, 600.0, 1800.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,17 @@ def laws(most: float, *, long: bool = False) -> tuple[Law, ...]:
     """Return the set of hypotheses: no noise, or parts of `most` with each correlation time."""
     taus = (*TAUS, LONG_TAU) if long else TAUS
     return (Law(0.0, TAUS[0]), *(Law(part * most, tau) for part in PARTS for tau in taus))
+
+
+def all_laws(most: float) -> tuple[Law, ...]:
+    """Return the set of hypotheses with the long ones, and behind them those that are beyond the assumptions."""
+    beyond = (Law(part * most, tau) for part in OUTSIDE_PARTS for tau in OUTSIDE_TAUS)
+    usual = laws(most)
+    return (*usual, *(law for law in laws(most, long=True) if law.tau == LONG_TAU), *beyond)
+
+
+USUAL: Final = len(laws(1.0))  # how many of all laws are assumed without a long reference
+ASSUMED: Final = len(laws(1.0, long=True))  # with one
 
 
 def most_noise(spread: float, candidates: int, baselines: int) -> float:
