@@ -54,8 +54,9 @@ class Split:
     baseline's answers that is mirrored to the candidate. `candidate` is None when no release is under way.
 
     `control` is the baseline's model on replicas of its own: it answers `control_percent` of the traffic, as large a
-    random part as the candidate's, so that both are loaded alike; None if there is none. Until `warm_until` (Unix seconds) caches fill:
-    latency and cost of what is drawn before are no evidence. `examined` names the flaws that answers are searched for.
+    random part as the candidate's, so that both are loaded alike; None if there is none. Until `warm_until` (Unix
+    seconds) caches fill: latency and cost of what is drawn before are no evidence. `examined` names the flaws that
+    answers are searched for.
     """
 
     model: str

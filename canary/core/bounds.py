@@ -99,6 +99,29 @@ def log_e_within(stages: Sequence[Events], margin: float) -> float:
     return _log_mean(logs)
 
 
+def log_e_over(events: int, requests: int, most: float) -> float:
+    """Evidence that one arm has events at a rate above `most` (0..1), by itself; the hypothesis is p <= most.
+
+    E = mean over rho > 1 of the product over requests of (q/most)^Y ((1-q)/(1-most))^(1-Y) with q = rho most, as long
+    as that is below 1: each factor's mean is at most 1 while p <= most, whatever p does meanwhile (Wald 1945). Exact.
+    """
+    return _rate(events, requests, most, WORSE)
+
+
+def log_e_under(events: int, requests: int, most: float) -> float:
+    """Evidence that one arm has events at a rate below `most`; the hypothesis is p >= most. As `log_e_over`."""
+    return _rate(events, requests, most, BETTER)
+
+
+def _rate(events: int, requests: int, most: float, alternatives: Floats) -> float:
+    if not (0 < most < 1 and 0 <= events <= requests):
+        return math.nan
+    q = alternatives[alternatives * most < 1] * most
+    logs = np.full_like(alternatives, -math.inf)  # a rate that cannot be is a bet that is lost
+    logs[: len(q)] = xlogy(events, q / most) + xlogy(requests - events, (1 - q) / (1 - most))
+    return _log_mean(logs)
+
+
 def log_e_pairs(pairs: Mapping[int, int], above: float = 0.0, *, sign: int) -> float:
     """Evidence on the mean of paired differences d in -1..1, from a histogram of 1000 d.
 
@@ -212,12 +235,11 @@ def log_sum(logs: Sequence[float] | Floats, weights: Sequence[float] | None = No
     """Return ln of the sum of w exp(log), far tails right; -inf without any, NaN if one is NaN."""
     if len(logs) == 0:
         return -math.inf
-    top = max(logs)
+    top = float(np.max(logs))  # NaN if one is
     if not math.isfinite(top):
-        return math.nan if any(map(math.isnan, logs)) else float(top)
-    return float(top) + math.log(
-        np.dot(np.exp(np.subtract(logs, top)), np.ones(len(logs)) if weights is None else weights)
-    )
+        return top
+    parts = np.exp(np.subtract(logs, top))
+    return top + math.log(parts.sum() if weights is None else np.dot(parts, weights))
 
 
 def _log_mean(logs: Floats) -> float:

@@ -31,7 +31,8 @@ class Finding:
 
     `estimate`, `low`, `high` and `margin` share the guardrail's unit (a ratio, or a difference); `evidence` and
     `threshold` are natural logs of e-values: the verdict is fail when evidence >= threshold and the estimate lies
-    beyond the margin. `n` counts the candidate's observations. `reason` says it in one line, numbers included.
+    beyond the margin; `passing` and `pass_threshold` are the same of what speaks for it. `n` counts the candidate's
+    observations. `reason` says it in one line, numbers included.
     """
 
     guardrail: str
@@ -46,6 +47,8 @@ class Finding:
     threshold: float | None = None
     n: int = 0
     on_breach: OnBreach = OnBreach.ROLLBACK
+    passing: float | None = None
+    pass_threshold: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -54,7 +54,7 @@ def most_noise(spread: float, candidates: int, baselines: int) -> float:
     return spread * math.sqrt(1 / max(1, candidates) + 1 / max(1, baselines))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Filter:
     """A Kalman filter for each law: the noise's mean `m` and variance `p` now, and `d`, how the mean moves with theta.
 
@@ -108,6 +108,9 @@ class Filter:
 
     def _peak(self) -> Floats:
         return np.divide(self.slope, self.info, out=np.zeros_like(self.slope), where=self.info > 0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self.to_plain() == other.to_plain()
 
     def to_plain(self) -> list[list[float]]:
         """Plain lists for JSON."""

@@ -10,7 +10,13 @@ from canary.core.finding import OnBreach
 from canary.core.signals import NOISE, SIGNALS
 
 FAMILY_SHARE = 0.85  # of alpha; the rest is the tripwire's and the location tests'
-_MARGINS = {"rate": (0.0, 1.0), "difference": (-1.0, 1.0), "ratio": (0.0, math.inf)}
+_MARGINS = {
+    "rate": (0.0, 1.0),
+    "difference": (-1.0, 1.0),
+    "ratio": (0.0, math.inf),
+    "limit": (0.0, 1.0),
+    "seconds": (0.0, math.inf),
+}
 
 Key = tuple[str, str]  # guardrail, slice
 
@@ -45,6 +51,16 @@ class Guard:
         if not self.slices or len(set(self.slices)) < len(self.slices):
             raise GuardError(f"guardrail {self.name}: name each slice once, '' for all traffic")
 
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            raise GuardError(f"guardrail {self.name}: weight {self.weight} must be above 0")
+        if self.on_breach is OnBreach.ROLLBACK and not self.share:
+            raise GuardError(f"guardrail {self.name} is advice and has no weight; give it one, or on_breach: warn")
+
+    @property
+    def share(self) -> float:
+        """Its part of the family's evidence, beside the others'."""
+        return SIGNALS[self.name].weight if self.weight is None else self.weight
+
     @property
     def keys(self) -> tuple[Key, ...]:
         """One key per slice."""
@@ -77,6 +93,10 @@ class Policy:
             raise GuardError("a guardrail is named twice; give it one entry with all its slices")
         if not (0 < self.alpha < 1 and 0 < self.beta < 1):
             raise GuardError("alpha and beta are probabilities between 0 and 1")
+        if set(self.noise) != set(NOISE) or not all(0 <= noise < math.inf for noise in self.noise.values()):
+            raise GuardError(f"own noise is one number from 0 on for each of {', '.join(NOISE)}")
+        if not self.max_load_ratio >= 1:
+            raise GuardError(f"a load ratio of at most {self.max_load_ratio} is never met; write 1 or more")
 
     @property
     def log_bar(self) -> float:
@@ -90,6 +110,9 @@ class Policy:
 
     def weights(self) -> dict[Key, float]:
         """Return each key's weight; those named sum to 1, and what was left out goes to them in proportion."""
-        weights = {guard: SIGNALS[guard.name].weight if guard.weight is None else guard.weight for guard in self.guards}
-        total = sum(weights.values())
-        return {key: weights[guard] / total / len(guard.slices) for guard in self.guards for key in guard.keys}
+        total = sum(guard.share for guard in self.guards) or 1.0
+        return {key: guard.share / total / len(guard.slices) for guard in self.guards for key in guard.keys}
+
+    def threshold(self, weight: float) -> float:
+        """Return ln E at which a guardrail of that weight fails by itself; one beside the family stands alone."""
+        return self.log_bar - (math.log(weight) if weight else 0.0)

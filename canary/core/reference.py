@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from canary.core.location import OUTSIDE, Belief, Block, Spread
+from canary.core.location import EMPTY, OUTSIDE, Belief, Block, Spread
 from canary.core.noise import ASSUMED, USUAL, Filter, Floats, Law, all_laws, most_noise
 from canary.core.tally import BLOCK_S
 
@@ -26,7 +26,6 @@ KEPT_S: Final = 24 * 3600.0
 SEGMENT_S: Final = 6 * 3600.0
 LONG_S: Final = 6 * 3600.0  # of blocks: from here on it speaks of noise of half an hour too
 LEAST_S: Final = 600.0  # below, it is not spoken of
-EMPTY: Final = Spread()
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def test_the_family_fails_where_each_alone_falls_short() -> None:
         n for n in range(1, 60) if look_once(Policy(guards), stage(two(n), arm(150)))[0].verdict is Verdict.FAIL
     )
     findings = look_once(Policy(guards), stage(two(errors), arm(150)))
-    assert [finding.verdict for finding in findings] == [Verdict.FAIL, Verdict.INCONCLUSIVE]
+    assert [finding.verdict for finding in findings[:2]] == [Verdict.FAIL, Verdict.INCONCLUSIVE]
     assert "evidence of all guardrails e^" in findings[0].reason
     assert findings[0].threshold is not None
     assert findings[0].evidence is not None
@@ -166,7 +166,7 @@ def test_all_traffic_is_the_sum_of_its_slices() -> None:
     """The slice "" adds up what every slice has; a named one stands alone."""
     tallies = {("candidate", "legal"): arm(100), ("candidate", ""): arm(50), ("baseline", "legal"): arm(70)}
     policy = Policy((Guard("error_rate", 0.05, slices=("", "legal")),), min_samples=10)
-    whole, legal = look_once(policy, StageEvidence(1, 0.5, tallies))
+    whole, legal, _ = look_once(policy, StageEvidence(1, 0.5, tallies))
     assert (whole.n, legal.n) == (150, 100)
     assert legal.reason.startswith("error_rate of slice legal 0/100")
 
@@ -303,7 +303,7 @@ def watched(seconds: int, drawn, rate: int = 20) -> list[Finding]:
         if second % 10 == 9:
             for (_, side, slice_), tally in parse({k: str(v) for k, v in ledger.drain().items()}).items():
                 sums[side, slice_] = merged([sums.get((side, slice_), Tally()), tally])
-            analysis, (finding,) = look(analysis, policy, [StageEvidence(1, 0.5, dict(sums))], 1e9 + second)
+            analysis, (finding, _) = look(analysis, policy, [StageEvidence(1, 0.5, dict(sums))], 1e9 + second)
             found.append(finding)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -14,7 +13,6 @@ from canary.core.location import (
     Arm,
     Belief,
     Block,
-    Course,
     Spread,
     effect,
     log_e_slower,
@@ -126,56 +124,3 @@ def test_the_spread_is_learned_before_anything_counts():
     assert spread.of(Block(0.0, arm(10), arm(90))) == pytest.approx(
         (20 * math.log(1.02)) ** 2 * (1 / 10 + 1 / 90), rel=0.3
     )
-
-
-def blocks_of(count: int, shift: float, seed: int, first: int = 0, stage: int = 1) -> dict[tuple[float, int], Block]:
-    """Closed blocks of fifty requests an arm, the candidate's `shift` (log) slower."""
-    chance, found = np.random.default_rng(seed), {}
-
-    def arm(mean: float) -> Arm:
-        ks = [int(k) for k in chance.normal(400 + mean / math.log(1.02), 18, 50)]
-        return Arm(len(ks), sum(ks), sum(k * k for k in ks))
-
-    for number in range(first, first + count):
-        found[10.0 * number, stage] = Block(10.0 * number, arm(shift), arm(0.0))
-    return found
-
-
-START = Course(most_noise(0.18, 1, 1))
-
-
-def test_a_closed_block_is_final():
-    """Taken together, one by one or again, blocks leave the same behind; a late one for an old time changes nothing."""
-    blocks = blocks_of(40, 0.1, 5)
-    whole = START.take(blocks, NONE)
-    pieces = START
-    for key in blocks:
-        pieces = pieces.take({key: blocks[key]}, NONE).take(blocks_of(1, 9.0, 6), NONE)
-    assert pieces.to_plain() == whole.to_plain() == whole.take(blocks, NONE).to_plain()
-    assert Course.from_plain(json.loads(json.dumps(whole.to_plain()))).to_plain() == whole.to_plain()
-    assert whole.blocks == 40 - 5  # the first five told how times spread
-
-
-def test_a_slower_candidate_is_found_and_an_equal_one_is_not():
-    """Half an hour of either, at the threshold of a guardrail."""
-    bar = -math.log(0.01 * 0.85 * 0.15)
-    assert START.take(blocks_of(180, math.log(2), 7), NONE).log_e(NONE, 4) > bar
-    assert START.take(blocks_of(180, 0.0, 8), NONE).log_e(NONE, 4) < 1
-
-
-def test_harm_that_begins_late_has_a_test_of_its_own():
-    """Two quiet hours do not have to be won back."""
-    quiet = START.take(blocks_of(720, 0.0, 9), NONE)
-    late = quiet.take(blocks_of(150, math.log(3), 10, first=720, stage=2), NONE)
-    assert late.log_e(NONE, 4) > late.log_e(NONE, 1)
-    assert len(late.ended) == 1
-
-
-def test_an_arm_without_requests_tells_no_difference():
-    """A block of one arm alone is taken, and counts for nothing."""
-    blocks = blocks_of(10, 0.0, 11)
-    start = 10.0 * 20
-    silent = {(start, 1): Block(start, Arm(), next(iter(blocks.values())).baseline)}
-    before = START.take(blocks, NONE)
-    after = before.take(silent, NONE)
-    assert (after.blocks, after.taken) == (before.blocks, (start, 1))

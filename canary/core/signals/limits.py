@@ -1,0 +1,77 @@
+"""Absolute limits: what no answer may exceed, whatever the baseline does.
+
+They are held on the candidate alone, by a test of one arm (bounds.log_e_over). If the baseline is over the limit too,
+that is the day's weather and not the candidate's fault: nothing fails, and nothing passes.
+"""
+
+from __future__ import annotations
+
+import math
+
+from canary.core import bounds
+from canary.core.signals.rates import Kind
+from canary.core.signals.sight import Z95, Reading, Sight, short, trouble, units
+from canary.core.tails import Tail, above, quantile
+from canary.core.tally import Tally, bucket
+from canary.core.tally import seconds as bucket_seconds
+
+
+def read_rate_limit(event: Kind, sight: Sight) -> Reading:
+    """Read a rate of events of the candidate; the margin is the largest rate allowed, 0.02 = 2 %."""
+    candidate, baseline = sight.sums
+    if unknown := trouble(candidate, baseline):
+        return Reading(unknown=unknown, n=max(0, units(candidate)))
+    (k_c, n_c), (k_b, n_b) = ((event.of(arm), units(arm)) for arm in (candidate, baseline))
+    rate, error = k_c / n_c, math.sqrt(max(k_c, 1) / n_c / n_c)
+    facts = f"{k_c}/{n_c} ({rate:.2%}) of at most {sight.margin:.2%}, the baseline {k_b}/{n_b} ({k_b / n_b:.2%})"
+    reading = _read(sight, sight.margin, (k_c, n_c), (k_b, n_b))
+    return _told(reading, sight, facts, (rate, max(0.0, rate - Z95 * error), rate + Z95 * error))
+
+
+def read_quantile_limit(tail: Tail, sight: Sight) -> Reading:
+    """Read an upper quantile of the candidate's latency; the margin is the largest allowed, in seconds."""
+    candidate, baseline = sight.sums
+    cells = [arm.histogram(tail.histogram) for arm in (candidate, baseline)]
+    n_c, n_b = (sum(one.values()) for one in cells)
+    if unknown := trouble(candidate, baseline) or ("" if n_c and n_b else f"no {tail.histogram} measured yet"):
+        return Reading(unknown=unknown, n=n_c)
+    limit = bucket(sight.margin)
+    over_c, over_b = (above(one, limit) for one in cells)
+    slack = Z95 * math.sqrt(tail.q * (1 - tail.q) / n_c)
+    low, mid, high = (_at(candidate, tail, min(1.0, q)) for q in (tail.q - slack, tail.q, tail.q + slack))
+    other = 1000 * _at(baseline, tail, tail.q)
+    facts = f"{1000 * mid:.3g} ms of at most {1000 * sight.margin:.3g} ms, the baseline {other:.3g} ms"
+    return _told(_read(sight, 1 - tail.q, (over_c, n_c), (over_b, n_b)), sight, facts, (mid, low, high))
+
+
+def _at(arm: Tally, tail: Tail, q: float) -> float:
+    return bucket_seconds(quantile(arm.histogram(tail.histogram), q) or 0)
+
+
+def _read(sight: Sight, most: float, candidate: tuple[int, int], baseline: tuple[int, int]) -> Reading:
+    """Return the evidence that more than `most` of the candidate's requests exceed, or fewer, and what says nothing."""
+    environment = bounds.log_e_over(*baseline, most) >= sight.log_pass
+    return Reading(
+        missing="the baseline is over it too: the environment" if environment else "",
+        n=candidate[1],
+        beyond=candidate[0] > most * candidate[1] and not environment,
+        fail=bounds.log_e_over(*candidate, most),
+        passing=bounds.log_e_under(*candidate, most),
+    )
+
+
+def _told(reading: Reading, sight: Sight, facts: str, estimate: tuple[float, float, float]) -> Reading:
+    needed = short(reading.n, reading.n, sight.min_samples, "requests")
+    return Reading(
+        facts=facts,
+        missing=reading.missing or needed,
+        n=reading.n,
+        estimate=estimate[0],
+        low=estimate[1],
+        high=estimate[2],
+        margin=sight.margin,
+        worse=reading.beyond,
+        beyond=reading.beyond,
+        fail=reading.fail,
+        passing=reading.passing,
+    )
