@@ -147,6 +147,8 @@ class Belief:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Belief) and self.to_plain() == other.to_plain()
 
+    __hash__ = None  # type: ignore[assignment]  # arrays
+
     def to_plain(self) -> list[list[float]]:
         """Plain lists for JSON: the log weights of the laws that are assumed, and whether each is in C."""
         known = np.isfinite(self.log_weights)

@@ -112,6 +112,8 @@ class Filter:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Filter) and self.to_plain() == other.to_plain()
 
+    __hash__ = None  # type: ignore[assignment]  # arrays
+
     def to_plain(self) -> list[list[float]]:
         """Plain lists for JSON."""
         return [[float(value) for value in row] for row in self._rows()]
