@@ -14,12 +14,11 @@ from canary.core.location import Block
 from canary.core.noise import most_noise
 from canary.core.policy import Guard, Key, Policy
 from canary.core.signals import SIGNALS, Lag, StageView
-from canary.core.stages import Machines
+from canary.core.stages import Machines, Views
 from canary.core.tails import Memory
 from canary.core.tally import BLOCK_S, GROWTH
 
 _LOG_GROWTH = math.log(GROWTH)
-Views = Mapping[str, Sequence[StageView]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from canary.core import sample_ratio
-from canary.core.analysis import Analysis, Views, course_of, follow, remember
+from canary.core.analysis import Analysis, course_of, follow, remember
 from canary.core.bounds import log_sum
 from canary.core.finding import Finding, OnBreach, Verdict
 from canary.core.policy import Guard, Key, Policy
-from canary.core.signals import SIGNALS, Reading, Sight, sums_of
-from canary.core.stages import Machines, StageEvidence, paced_of, views_of
+from canary.core.signals import SIGNALS, Reading, Sight, StageView, sums_of
+from canary.core.stages import Machines, StageEvidence, Views, paced, views_of
 from canary.core.tails import Memory
+from canary.core.tally import Tally
 
 __all__ = ["Analysis", "Machines", "StageEvidence", "look"]
 
@@ -57,11 +58,12 @@ def look(
     """
     stages = sorted(evidence, key=lambda stage: stage.stage)
     slices = tuple(dict.fromkeys(("", *(slice_ for guard in policy.guards for slice_ in guard.slices))))
-    views, paced = views_of(stages, slices), paced_of(stages, slices, machines)
+    views = views_of(stages, slices)
+    latencies = paced(views, stages, machines)
     proofs = dict(analysis.proofs)
-    memories, courses = remember(analysis, policy, paced, now), follow(analysis, policy, paced, machines, now)
+    memories, courses = remember(analysis, policy, latencies, now), follow(analysis, policy, latencies, machines, now)
     after = Analysis(proofs, memories, courses)
-    findings = [_find(policy, case, proofs) for case in _cases(policy, views, paced, after)]
+    findings = [_find(policy, case, proofs) for case in _cases(policy, views, latencies, after)]
     return after, (*findings, _ratio(views, proofs)) if findings else ()
 
 
@@ -74,13 +76,14 @@ def _ratio(views: Views, proofs: dict[Key, Finding]) -> Finding:
     return finding
 
 
-def _cases(policy: Policy, views: Views, paced: Views, after: Analysis) -> Sequence[_Case]:
+def _cases(policy: Policy, views: Views, latencies: Views, after: Analysis) -> Sequence[_Case]:
     """Read each guardrail on each slice: latencies against the control, where there is one, all else against all."""
     weights = policy.weights()
-    sums, paced_sums = ({slice_: sums_of(seen) for slice_, seen in some.items()} for some in (views, paced))
+    sums = {slice_: sums_of(seen) for slice_, seen in views.items()}
+    paced_sums = {slice_: _sums(latencies[slice_], views[slice_], sums[slice_]) for slice_ in views}
     cases = []
     for guard in policy.guards:
-        seen, arms = (paced, paced_sums) if SIGNALS[guard.name].tail else (views, sums)
+        seen, arms = (latencies, paced_sums) if SIGNALS[guard.name].tail else (views, sums)
         for key in guard.keys:
             sight = Sight(
                 stages=seen[key[1]],
@@ -96,6 +99,12 @@ def _cases(policy: Policy, views: Views, paced: Views, after: Analysis) -> Seque
             )
             cases.append(_Case(guard, key[1], _read(guard, sight), policy.threshold(weights[key])))
     return _with_culprit(policy, cases)
+
+
+def _sums(seen: Sequence[StageView], whole: Sequence[StageView], sums: tuple[Tally, Tally]) -> tuple[Tally, Tally]:
+    """Return the sums of both arms; without a control they are those of the whole."""
+    same = all(one.baseline is other.baseline for one, other in zip(seen, whole, strict=True))
+    return sums if same else sums_of(seen)
 
 
 def _read(guard: Guard, sight: Sight) -> Reading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -35,41 +35,51 @@ class StageEvidence:
         """Return both arms' sums of one slice; "" is the sum of all slices."""
         return StageView(self.stage, self.share, self.sum(Arm.CANDIDATE, slice_), self.sum(Arm.BASELINE, slice_))
 
-    def paced(self, slice_: str, load: float | None) -> StageView:
-        """Return the sums that latencies are read from: the candidate against the control, where there is one.
-
-        The control answers as large a part of the traffic as the candidate, or all that is left, so of what both
-        answer the candidate's part is half, or its share.
-        """
-        view, control = self.view(slice_), self.sum(CONTROL, slice_)
-        if control.count("done"):
-            part = self.share / (self.share + min(self.share, 1 - self.share))
-            view = replace(view, baseline=control, share=part if view.random else self.share)
-        return replace(view, load=load)
-
     def sum(self, arm: str, slice_: str) -> Tally:
         """Return one arm's sums of a slice."""
         wanted = (key for key in sorted(self.tallies) if key[0] == arm and slice_ in ("", key[1]))
         return merged(self.tallies[key] for key in wanted)
 
-    def load(self, machines: Machines) -> float | None:
-        """Return how many times the baseline's requests in flight a replica the candidate has, None if not known.
 
-        By Little's law requests in flight are the seconds they take in a second; the time is the same for both.
-        """
-        candidate = self.sum(Arm.CANDIDATE, "").count("busy_ms") / max(1, machines.candidate)
-        control = self.sum(CONTROL, "")
-        other = control if control.count("done") else self.sum(Arm.BASELINE, "")
-        baseline = other.count("busy_ms") / max(1, machines.baseline)
-        return candidate / baseline if candidate > 0 and baseline > 0 else None
+Views = Mapping[str, Sequence[StageView]]  # by slice, the first stage first
 
 
-def views_of(stages: Sequence[StageEvidence], slices: Sequence[str]) -> dict[str, list[StageView]]:
-    """Return each slice's views, first stage to last."""
+def views_of(stages: Sequence[StageEvidence], slices: Iterable[str]) -> Views:
+    """Return the candidate against the whole baseline."""
     return {slice_: [stage.view(slice_) for stage in stages] for slice_ in slices}
 
 
-def paced_of(stages: Sequence[StageEvidence], slices: Sequence[str], machines: Machines) -> dict[str, list[StageView]]:
-    """Return each slice's views as latencies see them."""
-    loads = [stage.load(machines) for stage in stages]
-    return {slice_: [stage.paced(slice_, load) for stage, load in zip(stages, loads, strict=True)] for slice_ in slices}
+def paced(views: Views, stages: Sequence[StageEvidence], machines: Machines) -> Views:
+    """Return `views` as latencies are read from them: against the control where there is one, and with the load."""
+    pairs = list(zip(stages, views[""], strict=True))
+    loads = [_load(_against_control(view, stage, ""), machines) for stage, view in pairs]
+    return {
+        slice_: [
+            replace(_against_control(view, stage, slice_), load=load)
+            for stage, view, load in zip(stages, seen, loads, strict=True)
+        ]
+        for slice_, seen in views.items()
+    }
+
+
+def _against_control(view: StageView, stage: StageEvidence, slice_: str) -> StageView:
+    """Return the candidate against the control, or as it was where there is none.
+
+    The control answers as large a part of the traffic as the candidate, or all that is left, so of what both answer
+    the candidate's part is half, or its share.
+    """
+    control = stage.sum(CONTROL, slice_)
+    if not control.count("done"):
+        return view
+    part = view.share / (view.share + min(view.share, 1 - view.share)) if view.random else view.share
+    return replace(view, baseline=control, share=part)
+
+
+def _load(view: StageView, machines: Machines) -> float | None:
+    """Return how many times the other's requests in flight a replica the candidate has, None if it is not known.
+
+    By Little's law requests in flight are the seconds they take in a second; the time is the same for both.
+    """
+    candidate = view.candidate.count("busy_ms") / max(1, machines.candidate)
+    baseline = view.baseline.count("busy_ms") / max(1, machines.baseline)
+    return candidate / baseline if candidate > 0 and baseline > 0 else None
