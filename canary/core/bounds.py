@@ -60,6 +60,17 @@ def log_e_more(stages: Sequence[Events]) -> float:
     return _events(stages, WORSE)
 
 
+def log_e_more_restarted(stages: Sequence[Events], planned: int) -> float:
+    """Return `log_e_more` as `with_restarts` has it, each stage's bets being made once."""
+    if not all(stage.usable for stage in stages):
+        return math.nan
+    if not stages or planned <= 1:
+        return log_e_more(stages)
+    since = np.cumsum([_bets(stage, WORSE) for stage in stages][::-1], axis=0)[::-1]  # of each stage and all after it
+    starts = [_log_mean(logs) for logs in since[:planned]]
+    return restarted(starts[0], starts, planned)
+
+
 def log_e_fewer(stages: Sequence[Events]) -> float:
     """Evidence that the candidate has events at a lower rate; the hypothesis is p_c >= p_b.
 
@@ -71,12 +82,14 @@ def log_e_fewer(stages: Sequence[Events]) -> float:
 def _events(stages: Sequence[Events], alternatives: Floats) -> float:
     if not all(stage.usable for stage in stages):
         return math.nan
-    logs = np.zeros_like(alternatives)
-    for stage in stages:
-        rest = 1 - stage.share
-        total = stage.share * alternatives + rest
-        logs += xlogy(stage.candidate, alternatives / total) + xlogy(stage.baseline, 1 / total)
-    return _log_mean(logs)
+    return _log_mean(sum((_bets(stage, alternatives) for stage in stages), np.zeros_like(alternatives)))
+
+
+def _bets(stage: Events, alternatives: Floats) -> Floats:
+    """Return what each alternative has made of a stage, as logs."""
+    total = stage.share * alternatives + 1 - stage.share
+    won: Floats = stage.candidate * np.log(alternatives / total) - stage.baseline * np.log(total)
+    return won
 
 
 def log_e_within(stages: Sequence[Events], margin: float) -> float:

@@ -7,8 +7,10 @@ baseline's recent histogram from earlier looks, takes the quantile x from that, 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from canary.core.arms import Arm
@@ -60,7 +62,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """An upper quantile `q` of one histogram (`ttft`, `tpot`)."""
+    """An upper quantile `q` of one histogram (`ttft`, `tpot`, `stall`, `e2e`), its buckets in ascending order."""
 
     histogram: str
     q: float
@@ -90,8 +92,13 @@ class Tail:
 
     def _interval(self, histogram: Histogram) -> tuple[int, int, int]:
         """Return the quantile in buckets between its order-statistic bounds."""
-        slack = Z95 * math.sqrt(self.q * (1 - self.q) / sum(histogram.values()))
-        low, mid, high = (quantile(histogram, min(1.0, q)) or 0 for q in (self.q - slack, self.q, self.q + slack))
+        buckets = list(histogram)
+        below = list(accumulate(histogram.values()))
+        n = below[-1]
+        slack = Z95 * math.sqrt(self.q * (1 - self.q) / n)
+        low, mid, high = (
+            buckets[min(bisect_left(below, q * n), len(below) - 1)] for q in (self.q - slack, self.q, self.q + slack)
+        )
         return low, mid, high
 
 

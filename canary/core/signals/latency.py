@@ -57,7 +57,7 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
         margin=margin,
         worse=quantiles.ratio > 1,
         beyond=beyond,
-        fail=bounds.with_restarts(bounds.log_e_more, heavier, sight.planned_stages),
+        fail=bounds.log_e_more_restarted(heavier, sight.planned_stages),
         passing=bounds.log_e_fewer([_exceedances(view, sight.memory.events) for view in alike]),
     )
 

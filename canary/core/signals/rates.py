@@ -53,7 +53,7 @@ def read_rate(event: Kind, sight: Sight) -> Reading:
         margin=sight.margin,
         worse=estimate > 0,
         beyond=beyond,
-        fail=bounds.with_restarts(bounds.log_e_more, stages, sight.planned_stages),
+        fail=bounds.log_e_more_restarted(stages, sight.planned_stages),
         passing=bounds.log_e_within(stages, sight.margin),
     )
 
