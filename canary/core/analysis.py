@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from canary.core.course import Course
 from canary.core.finding import Finding
@@ -15,7 +16,7 @@ from canary.core.noise import most_noise
 from canary.core.policy import Guard, Key, Policy
 from canary.core.signals import SIGNALS, Lag, StageView
 from canary.core.stages import Machines, Views
-from canary.core.tails import Memory
+from canary.core.tails import Fresh, Memory, Recent
 from canary.core.tally import BLOCK_S, GROWTH
 
 _LOG_GROWTH = math.log(GROWTH)
@@ -25,10 +26,11 @@ _LOG_GROWTH = math.log(GROWTH)
 class Analysis:
     """All that is remembered between looks: proofs found, what the tails have counted, what blocks have said.
 
-    Proofs and memories are kept by guardrail and slice, courses by latency ("ttft", "tpot") and slice.
+    Proofs and memories are kept by guardrail and slice; recent histograms and courses by latency ("ttft") and slice.
     """
 
     proofs: Mapping[Key, Finding] = field(default_factory=dict)
+    recents: Mapping[Key, Recent] = field(default_factory=dict)
     memories: Mapping[Key, Memory] = field(default_factory=dict)
     courses: Mapping[Key, Course] = field(default_factory=dict)
 
@@ -41,8 +43,9 @@ class Analysis:
         """One line of JSON; `from_json` reads it back to an equal value."""
         plain = {
             "proofs": [finding.to_dict() for finding in self.proofs.values()],
-            "memories": [[*key, memory.to_plain()] for key, memory in self.memories.items()],
-            "courses": [[*key, course.to_plain()] for key, course in self.courses.items()],
+            "recents": _listed(self.recents),
+            "memories": _listed(self.memories),
+            "courses": _listed(self.courses),
         }
         return json.dumps(plain, separators=(",", ":"))
 
@@ -53,23 +56,33 @@ class Analysis:
         findings = [Finding.from_dict(value) for value in plain["proofs"]]
         return cls(
             {(finding.guardrail, finding.slice): finding for finding in findings},
-            {(name, slice_): Memory.from_plain(memory) for name, slice_, memory in plain["memories"]},
+            {(name, slice_): Recent.from_plain(recent) for name, slice_, recent in plain.get("recents", ())},
+            {(name, slice_): Memory.from_plain(memory) for name, slice_, memory in plain.get("memories", ())},
             {(name, slice_): Course.from_plain(course) for name, slice_, course in plain.get("courses", ())},
         )
 
 
-def remember(analysis: Analysis, policy: Policy, views: Views, now: float) -> dict[Key, Memory]:
+def _listed(kept: Mapping[Key, Recent] | Mapping[Key, Memory] | Mapping[Key, Course]) -> list[Any]:
+    return [[*key, value.to_plain()] for key, value in kept.items()]
+
+
+def remember(
+    analysis: Analysis, policy: Policy, views: Views, now: float
+) -> tuple[dict[Key, Recent], dict[Key, Memory]]:
     """Count what is new in the tails, as far as the blocks of earlier looks do not explain it; `now` in seconds."""
-    memories = dict(analysis.memories)
+    recents, memories, taken = dict(analysis.recents), dict(analysis.memories), dict[Key, Fresh]()
     for guard in policy.guards:
         tail = SIGNALS[guard.name].tail
-        if tail is None:
-            continue
-        for key in guard.keys:
-            stages = {view.stage: (view.candidate, view.baseline) for view in views[key[1]]}
-            shift = shift_of(course_of(analysis.courses, guard, key[1]), views[key[1]], SIGNALS[guard.name].lag)
-            memories[key] = memories.get(key, Memory()).update(tail, guard.margin, stages, now, shift)
-    return memories
+        for slice_ in guard.slices if tail else ():
+            seen, key = views[slice_], (tail.histogram, slice_)
+            before = analysis.recents.get(key, Recent())
+            if key not in taken:
+                stages = {view.stage: (view.candidate, view.baseline) for view in seen}
+                recents[key], taken[key] = before.take(tail.histogram, stages, now)
+            shift = shift_of(course_of(analysis.courses, guard, slice_), seen, SIGNALS[guard.name].lag)
+            memory = analysis.memories.get((guard.name, slice_), Memory())
+            memories[guard.name, slice_] = memory.count(taken[key], before.threshold(tail), guard.margin, shift)
+    return recents, memories
 
 
 def follow(analysis: Analysis, policy: Policy, views: Views, machines: Machines, now: float) -> dict[Key, Course]:

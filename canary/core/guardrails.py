@@ -61,8 +61,8 @@ def look(
     views = views_of(stages, slices)
     latencies = paced(views, stages, machines)
     proofs = dict(analysis.proofs)
-    memories, courses = remember(analysis, policy, latencies, now), follow(analysis, policy, latencies, machines, now)
-    after = Analysis(proofs, memories, courses)
+    courses = follow(analysis, policy, latencies, machines, now)
+    after = Analysis(proofs, *remember(analysis, policy, latencies, now), courses)
     findings = [_find(policy, case, proofs) for case in _cases(policy, views, latencies, after)]
     return after, (*findings, _ratio(views, proofs)) if findings else ()
 

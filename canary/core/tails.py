@@ -21,6 +21,7 @@ Z95 = 1.96
 _LOG_GROWTH = math.log(GROWTH)
 
 Histogram = Mapping[int, int]
+Fresh = Mapping[int, tuple[Histogram, Histogram]]  # stage -> what is new of the candidate, of the baseline
 
 
 def margin_buckets(ratio: float) -> int:
@@ -103,56 +104,37 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """What a tail test must remember between looks: JSON-plain, so that a restart changes nothing.
+class Recent:
+    """One latency's histograms as last counted, and the baseline's recent ones: JSON-plain, for restarts.
 
     `seen`: "stage|arm" -> the histogram as last counted; `reference`: weights of the baseline's recent buckets, decayed
-    to `reference_time` (seconds); `events`: stage -> (candidate, baseline) events so far; `unexplained`: stage -> the
-    same, but the candidate's are those that a shift of the whole latency did not explain, once one was known.
+    to `reference_time` (seconds).
     """
 
     seen: Mapping[str, Histogram] = field(default_factory=dict)
     reference: Mapping[int, float] = field(default_factory=dict)
     reference_time: float = 0.0
-    events: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    unexplained: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
-    def events_of(self, stage: int) -> tuple[int, int]:
-        """Return a stage's events so far: the candidate's, the baseline's."""
-        return self.events.get(stage, (0, 0))
-
-    def update(
-        self, tail: Tail, margin: float, stages: Mapping[int, tuple[Tally, Tally]], now: float, shift: int | None = 0
-    ) -> Memory:
-        """Count what is new in (candidate, baseline) by stage against the reference of earlier looks, then add to it.
-
-        `shift` is how many buckets slower the candidate is as a whole, as far as earlier looks know; while it is not
-        known (None) nothing can be told from a slow machine. The same sums again change nothing, whatever `now`
-        (seconds, any epoch); a clock that goes back counts as still.
-        """
-        seen, events, unexplained = dict(self.seen), dict(self.events), dict(self.unexplained)
-        threshold = self._threshold(tail)
-        fresh: dict[int, int] = {}
-        for stage, (candidate, baseline) in sorted(stages.items()):
-            new_c = _take(seen, f"{stage}|{Arm.CANDIDATE}", candidate.histogram(tail.histogram))
-            new_b = _take(seen, f"{stage}|{Arm.BASELINE}", baseline.histogram(tail.histogram))
-            for bucket, n in new_b.items():
-                fresh[bucket] = fresh.get(bucket, 0) + n
-            if threshold is not None and (new_c or new_b):
-                limit = threshold + margin_buckets(margin)
-                k_c, k_b = self.events_of(stage)
-                events[stage] = (k_c + above(new_c, _below_top(threshold, limit)), k_b + above(new_b, threshold))
-                if shift is not None:
-                    k_c, k_b = self.unexplained.get(stage, (0, 0))
-                    more = above(new_c, _below_top(threshold, limit + max(0, shift)))
-                    unexplained[stage] = (k_c + more, k_b + above(new_b, threshold))
-        reference, then = self._aged(fresh, now)
-        return Memory(seen, reference, then, events, unexplained)
-
-    def _threshold(self, tail: Tail) -> int | None:
+    def threshold(self, tail: Tail) -> int | None:
+        """Return the bucket of the baseline's recent quantile, None while there are too few requests for it."""
         if math.fsum(self.reference.values()) < tail.needed:
             return None
         return quantile(self.reference, tail.q)
+
+    def take(self, latency: str, stages: Mapping[int, tuple[Tally, Tally]], now: float) -> tuple[Recent, Fresh]:
+        """Return it with what is new in (candidate, baseline) by stage, and what that is.
+
+        The same sums again change nothing, whatever `now` (seconds, any epoch); a clock that goes back counts as still.
+        """
+        seen, fresh, baseline = dict(self.seen), {}, dict[int, int]()
+        for stage, (candidate, other) in sorted(stages.items()):
+            new_c = _take(seen, f"{stage}|{Arm.CANDIDATE}", candidate.histogram(latency))
+            new_b = _take(seen, f"{stage}|{Arm.BASELINE}", other.histogram(latency))
+            for number, n in new_b.items():
+                baseline[number] = baseline.get(number, 0) + n
+            if new_c or new_b:
+                fresh[stage] = new_c, new_b
+        return Recent(seen, *self._aged(baseline, now)), fresh
 
     def _aged(self, fresh: Histogram, now: float) -> tuple[Mapping[int, float], float]:
         """Return the reference decayed to now with `fresh` added; the old one where nothing is new."""
@@ -161,9 +143,9 @@ class Memory:
         clock = now if math.isfinite(now) else self.reference_time
         then = max(self.reference_time, clock) if self.reference else clock
         keep = DECAY ** ((then - self.reference_time) / 60) if self.reference else 0.0
-        aged = {bucket: weight * keep for bucket, weight in self.reference.items() if weight * keep > 1e-6}  # noqa: PLR2004 - dust
-        for bucket, n in fresh.items():
-            aged[bucket] = aged.get(bucket, 0.0) + n
+        aged = {number: weight * keep for number, weight in self.reference.items() if weight * keep > 1e-6}  # noqa: PLR2004 - dust
+        for number, n in fresh.items():
+            aged[number] = aged.get(number, 0.0) + n
         return dict(sorted(aged.items())), then
 
     def to_plain(self) -> dict[str, Any]:
@@ -172,6 +154,44 @@ class Memory:
             "seen": {key: _plain(cells) for key, cells in self.seen.items()},
             "reference": _plain(self.reference),
             "reference_time": self.reference_time,
+        }
+
+    @classmethod
+    def from_plain(cls, value: Mapping[str, Any]) -> Recent:
+        """Read what `to_plain` wrote."""
+        seen = {key: _buckets(cells) for key, cells in value["seen"].items()}
+        return cls(seen, _buckets(value["reference"]), value["reference_time"])
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a tail test has counted, by stage: (candidate, baseline) `events` so far.
+
+    Of the `unexplained` the candidate's are those that a shift of the whole latency did not explain, once one was known.
+    """
+
+    events: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    unexplained: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+    def count(self, fresh: Fresh, threshold: int | None, margin: float, shift: int | None = 0) -> Memory:
+        """Count what is new by stage against a threshold of earlier looks, the candidate's times the margin (a ratio).
+
+        `shift` is how many buckets slower the candidate is as a whole, as far as earlier looks know; while it is not
+        known (None) nothing can be told from a slow machine.
+        """
+        if threshold is None or not fresh:
+            return self
+        events, unexplained, limit = dict(self.events), dict(self.unexplained), threshold + margin_buckets(margin)
+        for stage, (candidate, baseline) in fresh.items():
+            k_b = above(baseline, threshold)
+            _add(events, stage, above(candidate, _below_top(threshold, limit)), k_b)
+            if shift is not None:
+                _add(unexplained, stage, above(candidate, _below_top(threshold, limit + max(0, shift))), k_b)
+        return Memory(events, unexplained)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
             "events": {str(stage): list(pair) for stage, pair in self.events.items()},
             "unexplained": {str(stage): list(pair) for stage, pair in self.unexplained.items()},
         }
@@ -179,13 +199,12 @@ class Memory:
     @classmethod
     def from_plain(cls, value: Mapping[str, Any]) -> Memory:
         """Read what `to_plain` wrote."""
-        return cls(
-            {key: _buckets(cells) for key, cells in value["seen"].items()},
-            _buckets(value["reference"]),
-            value["reference_time"],
-            {int(stage): (pair[0], pair[1]) for stage, pair in value["events"].items()},
-            {int(stage): (pair[0], pair[1]) for stage, pair in value.get("unexplained", {}).items()},
-        )
+        return cls(_pairs(value["events"]), _pairs(value["unexplained"]))
+
+
+def _add(events: dict[int, tuple[int, int]], stage: int, candidate: int, baseline: int) -> None:
+    before = events.get(stage, (0, 0))
+    events[stage] = before[0] + candidate, before[1] + baseline
 
 
 def _below_top(threshold: int, limit: int) -> int:
@@ -208,3 +227,7 @@ def _plain(cells: Mapping[int, float]) -> dict[str, float]:
 
 def _buckets(cells: Mapping[str, Any]) -> dict[int, Any]:
     return {int(bucket): n for bucket, n in cells.items()}
+
+
+def _pairs(value: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+    return {int(stage): (pair[0], pair[1]) for stage, pair in value.items()}
