@@ -112,22 +112,29 @@ def calibrated(tallies: Tallies) -> list[tuple[str, float]]:
     """Return the attempt's USD a million completion tokens of each arm, over sums whose answers were all priced."""
     found = []
     for arm in Arm:
-        mine = (tally for (_, name, _), tally in tallies.items() if name == arm.value)
-        whole = merged(tally for tally in mine if tally.count("priced") == tally.count("ok") > 0)
-        if tokens := whole.count("completion_tokens"):
-            found.append((arm.value, 1e6 * whole.total("sum.cost") / tokens))
+        mine = [tally for (_, name, _), tally in tallies.items() if name == arm.value]
+        parts = [(tally.total("sum.cost"), tokens) for tally in mine if (tokens := _priced_tokens(tally))]
+        if parts:
+            found.append((arm.value, 1e6 * sum(cost for cost, _ in parts) / sum(tokens for _, tokens in parts)))
     return found
 
 
 def moved(release: Release, engines: Engines) -> dict[str, tuple[str, ...]]:
     """Return engines of the release that serve the same digest at a place the release does not know."""
-    known = (release.baseline, release.candidate, *((release.previous,) if release.previous else ()))
-    found = ((endpoint, engines.get(endpoint.engine, {})) for endpoint in known)
+    known = (release.baseline, release.candidate, release.previous, release.control)
+    found = ((endpoint, engines.get(endpoint.engine, {})) for endpoint in known if endpoint is not None)
     return {
         endpoint.engine: (engine["url"],)
         for endpoint, engine in found
         if engine.get("url") and engine.get("digest") == endpoint.digest and engine["url"] not in endpoint.replicas
     }
+
+
+def _priced_tokens(tally: Tally) -> float:
+    """Return the completion tokens of the answers in the sums of cost, 0 if not all of them have a price."""
+    if "lengths" not in tally.counts:  # a worker that knew no warm-up: all its answers are in the sums
+        return tally.count("completion_tokens") if tally.count("priced") == tally.count("ok") else 0
+    return tally.total("sum.length") if tally.count("priced") == tally.count("lengths") else 0
 
 
 def _missing(release: Release, reports: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
@@ -165,13 +172,14 @@ _MISMATCHES = {"load": _other_load, "eval": _other_eval}
 
 
 def _unready(release: Release, engines: Engines) -> Iterator[str]:
-    for arm, endpoint in ((Arm.BASELINE, release.baseline), (Arm.CANDIDATE, release.candidate)):
-        engine = engines.get(endpoint.engine)
-        if engine is not None:
+    arms = (("baseline", release.baseline), ("candidate", release.candidate), ("control", release.control))
+    for arm, endpoint in arms:
+        engine = None if endpoint is None else engines.get(endpoint.engine)
+        if endpoint is not None and engine is not None:
             yield from _trouble(arm, endpoint, engine)
 
 
-def _trouble(arm: Arm, endpoint: Endpoint, engine: Mapping[str, Any]) -> Iterator[str]:
+def _trouble(arm: str, endpoint: Endpoint, engine: Mapping[str, Any]) -> Iterator[str]:
     if engine.get("state") in DOWN:
         yield f"the {arm}'s engine {endpoint.engine} is {engine['state']}: start it (linnet up)"
     elif engine.get("digest") and endpoint.digest and engine["digest"] != endpoint.digest:

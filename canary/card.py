@@ -1,4 +1,4 @@
-"""The parts of a release spec: the decision card, the arms, the gates, the steps, the guardrails. Strict throughout."""
+"""The parts of a release spec: the decision card, the arms, the gates, the steps. Strict throughout."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from canary.core.finding import OnBreach
-from canary.units import Duration, Name, Percent, Points, Ratio, Text, Usd
+from canary.units import Duration, Name, Percent, Ratio, Text, Usd
 
 Texts = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
-Slices = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
-Breach = Annotated[OnBreach, Field(strict=False)]
+Urls = Annotated[tuple[Annotated[str, Field(pattern=r"^https?://[^\s/]+$")], ...], Field(strict=False)]
 
 
 class Part(BaseModel):
@@ -72,15 +70,35 @@ class ArmSpec(Part):
     served_model: Text
     quantization: Text | None = None
     usd_per_hour: Usd = 0.0
-    replicas: Annotated[tuple[Annotated[str, Field(pattern=r"^https?://[^\s/]+$")], ...], Field(strict=False)] = ()
+    replicas: Urls = ()
+    digest: Text | None = None
+
+
+class ControlSpec(Part):
+    """The baseline's model on replicas of its own: an engine by name, or where it is served."""
+
+    engine: Name | None = None
+    served_model: Text | None = None
+    replicas: Urls = ()
     digest: Text | None = None
 
 
 class Arms(Part):
-    """Who is compared."""
+    """Who is compared; the control is a part of the baseline that is loaded as the candidate is."""
 
     baseline: ArmSpec
     candidate: ArmSpec
+    control: ControlSpec | None = None
+
+    @property
+    def control_arm(self) -> ArmSpec | None:
+        """Return the control as an arm: the baseline's model, and an engine name of its own."""
+        control, base = self.control, self.baseline
+        if control is None:
+            return None
+        served_model = control.served_model or base.served_model
+        engine = control.engine or f"{base.engine}-control"
+        return ArmSpec(engine=engine, served_model=served_model, replicas=control.replicas, digest=control.digest)
 
 
 class SaturationSpec(Part):
@@ -145,78 +163,6 @@ class BakeSpec(Part):
     duration: Duration = 1800.0
     percent: Annotated[Percent, Field(gt=0)] = 95.0
     min_samples: Annotated[int, Field(ge=0)] = 0
-
-
-class GuardSpec(Part):
-    """One guardrail, on all traffic or on named slices."""
-
-    slices: Slices | None = None
-    on_breach: Breach = OnBreach.ROLLBACK
-
-    @property
-    def margin(self) -> float:
-        """Return what is allowed, as the statistics take it."""
-        raise TypeError(f"{type(self).__name__} has no margin")
-
-
-class Increase(GuardSpec):
-    """A share of requests may grow by so many percentage points."""
-
-    max_increase: Points
-
-    @property
-    def margin(self) -> float:
-        """A difference: 0.005 is 0.5 percentage points."""
-        return self.max_increase
-
-
-class Growth(GuardSpec):
-    """A quantity may grow to this multiple of the baseline's."""
-
-    max_ratio: Ratio
-
-    @property
-    def margin(self) -> float:
-        """A ratio: 1.10 is ten percent more."""
-        return self.max_ratio
-
-
-class Loss(GuardSpec):
-    """A score may fall by so much."""
-
-    min_difference: Annotated[float, Field(gt=-1, lt=0)]
-
-    @property
-    def margin(self) -> float:
-        """A difference: -0.02 is two hundredths less."""
-        return self.min_difference
-
-
-class Guardrails(Part):
-    """What stops a release by itself."""
-
-    error_rate: Increase | None = None
-    empty: Increase | None = None
-    truncated: Increase | None = None
-    ttft_p95: Growth | None = None
-    ttft_p99: Growth | None = None
-    tpot_p95: Growth | None = None
-    cost_per_token: Growth | None = None
-    cost_per_request: Growth | None = None
-    shadow_quality: Loss | None = None
-
-    def named(self) -> dict[str, GuardSpec]:
-        """Return the guardrails given, by name."""
-        found = ((name, getattr(self, name)) for name in type(self).model_fields)
-        return {name: guard for name, guard in found if guard is not None}
-
-
-class Analysis(Part):
-    """How sure the guardrails must be; see docs/guardrails.md."""
-
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    beta: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    min_samples: Annotated[int, Field(gt=0)] | None = None
 
 
 class Window(Part):

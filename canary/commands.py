@@ -126,15 +126,34 @@ async def _opening(store: Store, spec: Spec) -> Opening:
             f"{spec.model}: candidate {candidate.digest[:19]} was rolled back ({bad}); mend it, "
             "or `linnet retry --reason TEXT`"
         )
+    baseline = endpoint(spec.arms.baseline, engines, "baseline")
     return Opening(
         model=spec.model,
         release=spec.release,
         attempt=await store.attempts(spec.model, spec.release) + 1,
         plan=spec.plan(),
         spec=spec.text,
-        baseline=endpoint(spec.arms.baseline, engines, "baseline"),
+        baseline=baseline,
         candidate=candidate,
+        control=_control(spec, engines, baseline),
     )
+
+
+def _control(spec: Spec, engines: Mapping[str, Mapping[str, Any]], baseline: Endpoint) -> Endpoint | None:
+    """Return where the control is served, None without one. Raises Refused if it is not the baseline's model."""
+    arm = spec.arms.control_arm
+    if arm is None:
+        return None
+    digest = arm.digest or engines.get(arm.engine, {}).get("digest") or baseline.digest
+    found = endpoint(arm.model_copy(update={"digest": digest}), engines, "control")
+    if digest != baseline.digest:
+        raise Refused(
+            f"the control {arm.engine} serves {digest[:19]}, the baseline {baseline.digest[:19]}; "
+            "a control is the baseline's model on replicas of its own: start that one under arms.control"
+        )
+    if shared := set(found.replicas) & set(baseline.replicas):
+        raise Refused(f"the control shares {min(shared)} with the baseline; give it replicas of its own")
+    return found
 
 
 def endpoint(arm: ArmSpec, engines: Mapping[str, Mapping[str, Any]], name: str) -> Endpoint:

@@ -14,11 +14,23 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from canary.card import Analysis, Arms, BakeSpec, Decision, Gates, Guardrails, Part, ShadowSpec, StepSpec, Window
+from canary.card import (
+    Arms,
+    ArmSpec,
+    BakeSpec,
+    Decision,
+    Gates,
+    Part,
+    ShadowSpec,
+    StepSpec,
+    Window,
+)
 from canary.core.finding import OnBreach
-from canary.core.plan import BakePlan, Money, Plan, ShadowPlan, Step
+from canary.core.plan import FLAWS, BakePlan, Money, Plan, ShadowPlan, Step
 from canary.core.policy import Guard, Policy
+from canary.core.signals import SIGNALS
 from canary.errors import SpecError
+from canary.margins import Analysis, Guardrails
 from canary.source import Source, read
 from canary.units import Name
 
@@ -74,7 +86,7 @@ class Spec(Part):
     def policy(self) -> Policy:
         """Return what the guardrails are held to."""
         guards = (
-            Guard(name, guard.margin, guard.slices or ("",), guard.on_breach)
+            Guard(name, guard.margin, guard.slices or ("",), guard.on_breach, guard.weight, guard.strict)
             for name, guard in self.guardrails.named().items()
         )
         largest = max((step.min_samples for step in self.steps), default=0)
@@ -85,6 +97,8 @@ class Spec(Part):
             min_samples=self.analysis.min_samples or largest or _MIN_SAMPLES,
             min_pairs=self.shadow.min_pairs if self.shadow else 1,
             stages=len(self.steps) + 1,
+            noise=self.analysis.own_noise.model_dump(),
+            max_load_ratio=self.analysis.max_load_ratio,
         )
 
     def plan(self) -> Plan:
@@ -105,6 +119,8 @@ class Spec(Part):
             shadow=self._shadow_plan(),
             gates=self.needed_reports,
             slices=self.slices,
+            warm_up=self.analysis.warm_up,
+            examined=tuple(flaw for flaw in FLAWS if flaw in self.guardrails.named()),
         )
 
     def _shadow_plan(self) -> ShadowPlan | None:
@@ -218,6 +234,7 @@ def _contradictions(spec: Spec) -> Iterator[tuple[Loc, str]]:
     if spec.arms.baseline.engine == spec.arms.candidate.engine:
         loc = ("arms", "candidate", "engine")
         yield loc, f"both arms are engine {spec.arms.candidate.engine}; name the candidate's own engine"
+    yield from _control_faults(spec.arms)
     for index, window in enumerate(spec.freeze):
         if window.end <= window.start:
             yield ("freeze", index, "to"), "the window ends before it begins; swap from and to"
@@ -239,12 +256,30 @@ def _step_faults(steps: Sequence[StepSpec], bake: BakeSpec) -> Iterator[tuple[Lo
         )
 
 
+def _control_faults(arms: Arms) -> Iterator[tuple[Loc, str]]:
+    control, loc = arms.control, ("arms", "control")
+    if control is None:
+        return
+    if control.engine is None and not control.replicas:
+        yield loc, "the control is nowhere; give it an engine, or replicas"
+    for name in ("baseline", "candidate"):
+        arm: ArmSpec = getattr(arms, name)
+        if arm.engine == control.engine:
+            yield (*loc, "engine"), f"the control is the {name}'s engine {arm.engine}; give it one of its own"
+        if shared := set(arm.replicas) & set(control.replicas):
+            yield (*loc, "replicas"), f"{min(shared)} serves the {name} too; give the control replicas of its own"
+
+
 def _guard_faults(spec: Spec) -> Iterator[tuple[Loc, str]]:
     named = spec.guardrails.named()
     if not any(guard.on_breach is OnBreach.ROLLBACK for guard in named.values()):
         yield ("guardrails",), "no guardrail rolls back; add one, such as error_rate: {max_increase: 0.5pp}"
     if "shadow_quality" in named and spec.shadow is None:
         yield ("guardrails", "shadow_quality"), "shadow_quality needs shadow pairs; add shadow, or take it out"
+    for name, guard in named.items():
+        if guard.on_breach is OnBreach.ROLLBACK and guard.weight is None and not SIGNALS[name].weight:
+            loc = ("guardrails", name, "on_breach")
+            yield loc, f"{name} is advice and cannot roll back without a weight; add weight: 0.05, or on_breach: warn"
 
 
 def _money_faults(spec: Spec) -> Iterator[tuple[Loc, str]]:

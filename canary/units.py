@@ -1,4 +1,4 @@
-"""Units as people write them: 500ms, 5m, 0.5pp, 20 (percent)."""
+"""Units as people write them: 500ms, 5m, 0.5pp, 2%, 20 (percent)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _POINTS = re.compile(r"(\d+(?:\.\d+)?)pp")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:%|pp)")
 
 
 def seconds(value: Any) -> float:
@@ -28,8 +29,17 @@ def points(value: Any) -> float:
     return float(found[1]) / 100
 
 
+def rate(value: Any) -> float:
+    """Return the rate of "2%" (or "2pp") as 0.02. Raises ValueError on anything else."""
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"{value!r} is no rate; write one such as 2%")
+    return float(found[1]) / 100
+
+
 Duration = Annotated[float, BeforeValidator(seconds)]
 Points = Annotated[float, BeforeValidator(points), Field(gt=0, lt=1)]
+Rate = Annotated[float, BeforeValidator(rate), Field(gt=0, lt=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(gt=0, allow_inf_nan=False)]

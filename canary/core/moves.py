@@ -18,6 +18,7 @@ def go_on(release: Release, evidence: Evidence, now: float, why: str) -> Release
             moved = entered(release, Phase.PREFLIGHT, 0, now)
         case Phase.PREFLIGHT if release.plan.shadow is not None:
             moved = entered(priced(release, evidence), Phase.SHADOW, 0, now)
+            moved = moved if release.control is None else warming(moved, now)
         case Phase.PREFLIGHT:
             moved = to_step(priced(release, evidence), now)
         case Phase.SHADOW | Phase.CANARY:
@@ -31,14 +32,14 @@ def to_step(release: Release, now: float) -> Release:
     """Enter the first step above the present share; above the last one, the bake."""
     step = release.plan.next_step(release.percent)
     if step is not None:
-        return entered(share(release, release.plan.steps[step].percent), Phase.CANARY, step, now)
-    return entered(share(release, release.plan.bake.percent), Phase.BAKE, release.step, now)
+        return entered(share(release, release.plan.steps[step].percent, now), Phase.CANARY, step, now)
+    return entered(share(release, release.plan.bake.percent, now), Phase.BAKE, release.step, now)
 
 
 def to_promoted(release: Release, now: float, why: str) -> Release:
     """The candidate becomes the baseline; the old one's place is kept."""
     switched = replace(
-        share(release, 100.0),
+        share(release, 100.0, now),
         baseline=release.candidate,
         previous=release.baseline,
         paused="",
@@ -55,7 +56,7 @@ def roll_back(release: Release, cause: Cause, reason: str, breach_ms: int) -> Re
 
 def end(release: Release, phase: Phase, reason: str, now: float) -> Release:
     """All traffic to the baseline, whatever the overlays say."""
-    ended = replace(share(release, 0.0), paused="", reason=reason, ended=now)
+    ended = replace(share(release, 0.0, now), paused="", reason=reason, ended=now)
     moment = int(now * 1000)
     return replace(entered(ended, phase, release.step, now), breach_ms=moment, decided_ms=moment)
 
@@ -65,11 +66,17 @@ def entered(release: Release, phase: Phase, step: int, now: float) -> Release:
     return replace(release, phase=phase, step=step, entered=now, held="", held_key="")
 
 
-def share(release: Release, percent: float) -> Release:
-    """Begin a stage at another percent; the same percent is the same stage."""
+def share(release: Release, percent: float, now: float) -> Release:
+    """Begin a stage at another percent; the same percent is the same stage, the attempt's first share warms up."""
     if percent == release.percent:
         return release
-    return replace(release, shares=(*release.shares, float(percent)))
+    moved = replace(release, shares=(*release.shares, float(percent)), staged=now)
+    return moved if any(release.shares) else warming(moved, now)
+
+
+def warming(release: Release, now: float) -> Release:
+    """Let caches fill: latency and cost of what is drawn until then are no evidence."""
+    return replace(release, warm_until=now + release.plan.warm_up)
 
 
 def hold(release: Release, key: str, reason: str) -> Release:
@@ -79,20 +86,26 @@ def hold(release: Release, key: str, reason: str) -> Release:
 
 def pause_on(release: Release, failing: tuple[Finding, ...]) -> Release:
     """Pause on guards that have not paused before: a person who resumed has seen those."""
-    names = tuple(f"{one.guardrail}/{one.slice}" for one in failing)
-    if set(names) <= set(release.breaches):
+    new = tuple(one for one in failing if _name(one) not in release.breaches)
+    if not new:
         return release
-    breaches = (*release.breaches, *(name for name in names if name not in release.breaches))
-    return replace(release, breaches=breaches, paused=reasons(failing), reason=reasons(failing))
+    breaches = (*release.breaches, *map(_name, new))
+    return replace(release, breaches=breaches, paused=reasons(new), reason=reasons(new))
+
+
+def _name(failing: Finding) -> str:
+    return f"{failing.guardrail}/{failing.slice}"
 
 
 def priced(release: Release, evidence: Evidence) -> Release:
-    """Let workers price both arms by the load test."""
-    prices = evidence.prices
+    """Let workers price both arms by the load test; the control's model is the baseline's."""
+    prices, control = evidence.prices, release.control
+    price = prices.get("baseline", release.baseline.price)
     return replace(
         release,
-        baseline=replace(release.baseline, price=prices.get("baseline", release.baseline.price)),
+        baseline=replace(release.baseline, price=price),
         candidate=replace(release.candidate, price=prices.get("candidate", release.candidate.price)),
+        control=None if control is None else replace(control, price=price),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+FLAWS = ("refusal", "malformed", "repetition")  # what is wrong with an answer's text; looked for only where asked
 PROVED_FROM = 25.0  # percent: at this share or more, "nothing failed" is not enough: every critical guard must pass
 
 
@@ -50,7 +51,11 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole intention. `gates` names the reports ("load", "eval") that preflight waits for."""
+    """The whole intention. `gates` names the reports ("load", "eval") that preflight waits for.
+
+    For `warm_up` seconds after the first share caches fill, and latency and cost are no evidence; `examined` names the
+    flaws that answers are searched for.
+    """
 
     steps: tuple[Step, ...]
     bake: BakePlan
@@ -58,10 +63,12 @@ class Plan:
     shadow: ShadowPlan | None = None
     gates: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
+    warm_up: float = 0.0
+    examined: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
-        """Build from parsed JSON."""
+        """Build from parsed JSON; an older one neither warms up nor examines."""
         shadow = value.get("shadow")
         return cls(
             steps=tuple(Step(**step) for step in value["steps"]),
@@ -70,6 +77,8 @@ class Plan:
             shadow=None if shadow is None else ShadowPlan(**shadow),
             gates=tuple(value["gates"]),
             slices=tuple(value["slices"]),
+            warm_up=value.get("warm_up", 0.0),
+            examined=tuple(value.get("examined", ())),
         )
 
     def after(self, seconds: float) -> Plan:

@@ -49,6 +49,7 @@ class Opening:
     spec: str
     baseline: Endpoint
     candidate: Endpoint
+    control: Endpoint | None = None
 
 
 def begin(prior: Release | None, opening: Opening, cause: Cause) -> tuple[Release, tuple[Effect, ...]]:
@@ -69,6 +70,7 @@ def begin(prior: Release | None, opening: Opening, cause: Cause) -> tuple[Releas
         plan=opening.plan,
         baseline=opening.baseline,
         candidate=opening.candidate,
+        control=opening.control,
         spec=opening.spec,
         generation=1 if prior is None else prior.generation + 1,
         started=cause.now,
@@ -132,14 +134,14 @@ def _tripped(release: Release, event: events.Tripped) -> Release:
 
 
 def _relocated(release: Release, event: events.Relocated) -> Release:
-    """Engines that serve elsewhere now are the same arms."""
-    previous = release.previous
-    return replace(
-        release,
-        baseline=moves.relocated(release.baseline, event.replicas),
-        candidate=moves.relocated(release.candidate, event.replicas),
-        previous=None if previous is None else moves.relocated(previous, event.replicas),
-    )
+    """Engines that serve elsewhere now are the same arms, with empty caches."""
+    places = {
+        name: moves.relocated(endpoint, event.replicas)
+        for name in ("baseline", "candidate", "previous", "control")
+        if (endpoint := getattr(release, name)) is not None
+    }
+    moved = replace(release, **places)
+    return moves.warming(moved, event.cause.now) if moved != release and release.split().warm_until else moved
 
 
 # What a person says.
@@ -158,7 +160,7 @@ def _weigh(release: Release, event: events.SetWeight) -> Release:
         raise NotAllowed(f"{event.percent:g} is no percent; give 0..100")
     if release.frozen and event.percent > release.percent:
         raise NotAllowed(f"{release.model} is frozen ({release.frozen}); `linnet unfreeze` first, or lower the weight")
-    moved = moves.share(release, event.percent)
+    moved = moves.share(release, event.percent, event.cause.now)
     by_hand = f"weight set by hand to {event.percent:g} %; `linnet resume` hands back to automation"
     return replace(
         moves.entered(moved, release.phase, release.plan.step_at(event.percent), event.cause.now),
@@ -213,6 +215,7 @@ def _retry(release: Release, event: events.Retry) -> Release:
         plan=release.plan.after(release.ended - release.started),
         baseline=release.baseline,
         candidate=release.candidate,
+        control=release.control,
         spec=release.spec,
         generation=release.generation,
         started=event.cause.now,

@@ -38,6 +38,8 @@ class Release:
     `concluded` the generation of the end (0 before it): a generation after it only follows engines that moved.
     `shares` holds the candidate's percent by stage; the last one is now. `percent` is 100 once promoted, though
     workers then see one arm: the candidate has become the baseline, and `previous` keeps the old one's place.
+    `control` is the baseline's model on replicas of its own, None without one; `staged` is when the share last changed,
+    `warm_until` when caches are taken for full (0 before the first share).
     Overlays hold their reason, "" when off. `breaches` names guards that paused once: a person who resumes saw them.
     """
 
@@ -49,12 +51,15 @@ class Release:
     candidate: Endpoint
     spec: str = ""
     previous: Endpoint | None = None
+    control: Endpoint | None = None
     phase: Phase = Phase.DRAFT
     step: int = 0
     shares: tuple[float, ...] = (0.0,)
     generation: int = 1
     started: float = 0.0
     entered: float = 0.0
+    staged: float = 0.0
+    warm_until: float = 0.0
     ended: float = 0.0
     paused: str = ""
     held: str = ""
@@ -111,6 +116,15 @@ class Release:
             return self.plan.steps[self.step].min_samples
         return self.plan.bake.min_samples if self.phase is Phase.BAKE else 0
 
+    @property
+    def control_percent(self) -> float:
+        """The control's share: as large as the candidate's; in the shadow the first step's, to be its reference."""
+        if self.control is None:
+            return 0.0
+        if self.phase is Phase.SHADOW:
+            return min(self.plan.steps[0].percent, 100.0)
+        return min(self.percent, 100.0 - self.percent) if self.phase in (Phase.CANARY, Phase.BAKE) else 0.0
+
     def split(self) -> Split:
         """Return what workers are to route by. Without an exposed candidate there is one arm: the baseline."""
         exposed = self.phase in EXPOSED
@@ -128,6 +142,10 @@ class Release:
             shadow_percent=shadow.percent if shadow else 0.0,
             shadow_concurrency=shadow.max_concurrency if shadow else 0,
             slices=self.plan.slices,
+            control=self.control if exposed else None,
+            control_percent=self.control_percent,
+            warm_until=self.warm_until if exposed else 0.0,
+            examined=self.plan.examined if exposed else (),
         )
 
     def to_json(self) -> str:
@@ -138,14 +156,14 @@ class Release:
     def from_json(cls, text: str | bytes) -> Release:
         """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError on anything else."""
         value = json.loads(text)
-        previous = value["previous"]
+        others = {name: value.get(name) for name in ("previous", "control")}
         return cls(
             **{
                 **value,
                 "plan": Plan.from_json(value["plan"]),
                 "baseline": Endpoint.from_json(value["baseline"]),
                 "candidate": Endpoint.from_json(value["candidate"]),
-                "previous": None if previous is None else Endpoint.from_json(previous),
+                **{name: None if one is None else Endpoint.from_json(one) for name, one in others.items()},
                 "phase": Phase(value["phase"]),
                 "shares": tuple(value["shares"]),
                 "breaches": tuple(value["breaches"]),

@@ -52,6 +52,26 @@ async def test_start_without_engines_is_refused_with_the_mend(world: World) -> N
     assert (await world.start(whole))["digest"] == "d2"
 
 
+async def test_a_control_serves_what_the_baseline_serves(world: World) -> None:
+    """Its digest is compared where it is known, and taken for the baseline's where it is not."""
+    line = "  candidate: {engine: new, served_model: new, usd_per_hour: 0.2}\n"
+    by_engine = changed(line, line + "  control: {engine: spare}\n")
+    await world.engines()
+    assert "engine spare is not running" in await refused(world.start(by_engine), Refused, 1)
+    spare = {"name": "spare", "url": "http://127.0.0.1:8103", "digest": "d-else", "state": "ready"}
+    await world.store.register_engine(spare)
+    said = await refused(world.start(by_engine), Refused, 1)
+    assert said.startswith("the control spare serves d-else, the baseline d-base; a control is the baseline's model")
+    shared = changed(line, line + '  control: {replicas: ["http://127.0.0.1:8101"]}\n')
+    assert "give it replicas of its own" in await refused(world.start(shared), Refused, 1)
+    await world.store.register_engine({**spare, "digest": "d-base"})
+    await world.start(by_engine)
+    control = (await world.release()).control
+    assert (control.engine, control.served_model, control.digest) == ("spare", "base", "d-base")
+    await world.start(changed(line, line + '  control: {replicas: ["http://127.0.0.1:9"]}\n'), supersede=True)
+    assert (await world.release()).control.digest == "d-base"
+
+
 async def test_start_of_an_invalid_spec_names_its_lines(world: World) -> None:
     """The file's own name stands in the error."""
     with pytest.raises(SpecError) as caught:
@@ -197,7 +217,7 @@ async def test_status_shows_what_is_desired_and_what_is_so(world: World) -> None
     await world.step(1)
     state = await world.say("freeze", "holidays")
     assert state["desired"] == {"baseline": 0.95, "candidate": 0.05}
-    assert state["actual"] == {"baseline": 0.5, "candidate": 0.5}
+    assert state["actual"] == {"baseline": 0.95, "candidate": 0.05}
     assert state["workers"] == {"live": 1, "acknowledged": 1, "behind": []}
     assert state["overlays"]["frozen"] == "holidays"
     assert state["guardrails"][0]["guardrail"] == "error_rate"
@@ -242,7 +262,7 @@ async def test_findings_of_another_attempt_are_never_shown(world: World) -> None
 
 async def test_what_holds_is_told_with_the_numbers_of_the_last_look(world: World) -> None:
     """The overlay and what is waited for are one sentence, not an old one and a new one."""
-    await world.to_canary(50)
+    await world.to_canary(50, changed("5pp", "0.1pp"))
     for each in (55, 2):
         await world.traffic(each)
         release = await world.step(4)

@@ -204,6 +204,23 @@ async def test_a_dead_engine_holds_and_a_moved_one_is_followed(world: World) -> 
     assert (await world.step()).percent == 50
 
 
+async def test_a_control_that_is_down_holds_and_one_that_moved_is_followed(world: World) -> None:
+    """It is a part of the baseline: without it the arms are not loaded alike."""
+    line = "  candidate: {engine: new, served_model: new, usd_per_hour: 0.2}\n"
+    spare = {"name": "spare", "url": "http://127.0.0.1:8103", "digest": "d-base", "state": "ready"}
+    await world.store.register_engine(spare)
+    await world.to_canary(spec=changed(line, line + "  control: {engine: spare}\n"))
+    split = await world.store.read_split("m")
+    assert (split.control.replicas, split.control_percent) == (("http://127.0.0.1:8103",), 5)
+    await world.traffic(300)
+    await world.store.register_engine({**spare, "state": "failed"})
+    held = await world.step(3)
+    assert (held.percent, "the control's engine spare is failed" in held.held) == (5, True)
+    await world.store.register_engine({**spare, "url": "http://127.0.0.1:9"})
+    await world.step()
+    assert (await world.store.read_split("m")).control.replicas == ("http://127.0.0.1:9",)
+
+
 async def test_sums_that_cannot_be_read_hold(world: World) -> None:
     """A damaged field is unknown evidence, never a pass."""
     await world.to_canary()

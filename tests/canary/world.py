@@ -75,12 +75,13 @@ class World:
         await self._flush({f"{release.stage}|candidate|domain|pair.0": count})
 
     async def traffic(self, each: int = 100, errors: int = 0) -> None:
-        """Let both arms answer `each` requests in the present stage, `errors` of the candidate's failing."""
-        stage = (await self.release()).stage
+        """Let the candidate answer `each` requests in this stage, `errors` failing; the baseline by its share."""
+        release = await self.release()
+        share = release.percent / 100
         fields: dict[str, int | float] = {}
-        for arm, failed in (("baseline", 0), ("candidate", errors)):
-            for name, count in (("assigned", each), ("done", each), ("ok", each - failed), ("error", failed)):
-                fields[f"{stage}|{arm}|domain|{name}"] = count
+        for arm, number, failed in (("baseline", round(each * (1 - share) / share), 0), ("candidate", each, errors)):
+            counts = {"assigned": number, "done": number, "ok": number - failed, "error": failed}
+            fields |= {f"{release.stage}|{arm}|domain|{name}": count for name, count in counts.items()}
         await self._flush(fields)
 
     async def priced(self, completion_tokens: int, usd: float) -> None:
