@@ -10,6 +10,7 @@ WORKERS = "linnet:workers"  # zset worker -> unix_ms of its last heartbeat
 FLUSHED = "linnet:flushed"  # hash worker -> number of its last delta applied
 TRIPS = "linnet:trips"  # stream of T0 trips
 AUDIT = "linnet:audit"  # stream: who, what, why, before, after, generation, evidence, unix_ms, model
+REFERENCES = "linnet:references"  # set of models whose baseline's replicas were compared with each other
 LEADER = "linnet:leader"  # string "id:token" with a lease
 TOKEN = "linnet:leader:token"  # noqa: S105 - a counter of leases, not a secret
 ENGINES = "linnet:engines"  # hash engine -> JSON
@@ -34,8 +35,18 @@ def acks(model: str) -> str:
 
 
 def tally(model: str, release_name: str, attempt: int) -> str:
-    """Return the key of an attempt's sums (hash)."""
+    """Return the key of an attempt's sums (hash); those of no release, attempt 0, are the reference's."""
     return f"{ROOT}{model}:tally:{release_name}:{attempt}"
+
+
+def units(model: str, release_name: str, attempt: int) -> str:
+    """Return the key of the bitmap that has a bit for each event a unit of the attempt has had (8 MiB at most)."""
+    return f"{ROOT}{model}:units:{release_name}:{attempt}"
+
+
+def reference(model: str) -> str:
+    """Return the key of what comparing the baseline with itself has told of its machines (JSON)."""
+    return f"{ROOT}{model}:reference"
 
 
 def report(model: str, kind: str, digest: str) -> str:

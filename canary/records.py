@@ -8,18 +8,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from canary.core.units import Claim
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A worker's sums for one attempt: field "{stage}|{arm}|{slice}|{name}" -> increment.
 
-    Names that start with "sum." are real numbers, all others whole ones.
+    Names that start with "sum." are real numbers, all others whole ones. `claims` are events of units, of which the
+    store knows whether they are the first of their kind.
     """
 
     model: str
     release: str
     attempt: int
     fields: Mapping[str, int | float]
+    claims: tuple[Claim, ...] = ()
 
     def increments(self) -> Iterator[str]:
         """Yield command, field and increment for each field. Raises ValueError on a number that is not finite."""
@@ -28,6 +32,12 @@ class Batch:
             if not math.isfinite(value):
                 raise ValueError(f"{name}: {value} cannot be summed")
             yield from ("HINCRBYFLOAT", name, repr(float(value))) if real else ("HINCRBY", name, str(int(value)))
+
+    def claimed(self) -> str:
+        """Return the claims as a JSON list of (offset, fresh, again), "" for none."""
+        if not self.claims:
+            return ""
+        return json.dumps([(claim.offset, dict(claim.fresh), dict(claim.again)) for claim in self.claims])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,36 @@ The scripts touch several keys without a common hash slot: the store is one serv
 
 from __future__ import annotations
 
-# KEYS: flushed, then one tally hash a batch. ARGV: worker, seq, then for each batch the count of its fields and
-# (command, field, increment) for each. The number is written first: a flush is applied at most once, whatever follows.
+# KEYS: flushed, references, then for each batch its tally hash and its bitmap of units. ARGV: worker, seq, then for
+# each batch its model if it is a reference ('' else), the count of its fields, (command, field, increment) for each,
+# and its claims: JSON of (offset, fields if the bit was not set, fields if it was), '' for none. The number is written
+# first: a flush is applied at most once, whatever follows. A reference that nobody takes in stops at 20,000 fields; a
+# bitmap that nobody writes goes after a month.
 FLUSH = """
 local last = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '-1')
 if tonumber(ARGV[2]) <= last then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 local at = 3
-for batch = 2, #KEYS do
-  local fields = tonumber(ARGV[at])
-  at = at + 1
+for key = 3, #KEYS, 2 do
+  local tally, units, model, fields = KEYS[key], KEYS[key + 1], ARGV[at], tonumber(ARGV[at + 1])
+  local open = true
+  at = at + 2
+  if model ~= '' then
+    redis.call('SADD', KEYS[2], model)
+    open = redis.call('HLEN', tally) < 20000
+  end
   for _ = 1, fields do
-    redis.call(ARGV[at], KEYS[batch], ARGV[at + 1], ARGV[at + 2])
+    if open then redis.call(ARGV[at], tally, ARGV[at + 1], ARGV[at + 2]) end
     at = at + 3
   end
+  if ARGV[at] ~= '' then
+    for _, claim in ipairs(cjson.decode(ARGV[at])) do
+      local known = redis.call('SETBIT', units, claim[1], 1)
+      for field, more in pairs(claim[2 + known]) do redis.call('HINCRBY', tally, field, more) end
+    end
+    redis.call('EXPIRE', units, 2592000)
+  end
+  at = at + 1
 end
 return 1
 """

@@ -125,9 +125,12 @@ class Store:
         `seq` grows from 0 or 1 within one life of a worker; `worker` names one life of a process, so a restarted one
         takes a new name. A delta whose answer was lost is sent again under the same number.
         """
-        names = [keys.FLUSHED, *(keys.tally(batch.model, batch.release, batch.attempt) for batch in batches)]
-        words = [word for batch in batches for word in (str(len(batch.fields)), *batch.increments())]
-        return bool(await self._run(scripts.FLUSH, names, [worker, str(seq), *words]))
+        names, words = [keys.FLUSHED, keys.REFERENCES], [worker, str(seq)]
+        for batch in batches:
+            attempt = batch.model, batch.release, batch.attempt
+            names += keys.tally(*attempt), keys.units(*attempt)
+            words += "" if batch.release else batch.model, str(len(batch.fields)), *batch.increments(), batch.claimed()
+        return bool(await self._run(scripts.FLUSH, names, words))
 
     async def trip(self, trip: Trip) -> None:
         """Report that a tripwire fired; the controller hears at once."""
@@ -177,6 +180,14 @@ class Store:
     async def tallies(self, model: str, release: str, attempt: int) -> dict[str, str]:
         """Return an attempt's sums: "{stage}|{arm}|{slice}|{name}" -> number."""
         return cast("dict[str, str]", await self._ask(self._redis.hgetall(keys.tally(model, release, attempt))))
+
+    async def references(self) -> frozenset[str]:
+        """Return the models with a reference; its sums are the tallies of release "", attempt 0."""
+        return frozenset(await self._ask(self._redis.smembers(keys.REFERENCES)))
+
+    async def reference(self, model: str) -> str:
+        """Return what is known of the baseline's machines (see canary.references), "" for nothing yet."""
+        return cast("str", await self._ask(self._redis.get(keys.reference(model))) or "")
 
     async def forget(self, model: str, release: str, attempt: int, fields: Sequence[str]) -> None:
         """Drop sums of an attempt that have been taken into the guardrails' memory."""

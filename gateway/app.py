@@ -127,7 +127,9 @@ class Parts:
     async def _sample(self) -> None:
         self.metrics.connections(self.pools.connections)
         arms = [(model, arm, end) for model, route in self.splits.routes.items() for arm, end in route.split.arms()]
-        named, up = {url for _, _, endpoint in arms for url in endpoint.replicas}, dict[str, bool]()
+        controls = [control for route in self.splits.routes.values() if (control := route.split.control) is not None]
+        named = {url for endpoint in (*(end for _, _, end in arms), *controls) for url in endpoint.replicas}
+        up = dict[str, bool]()
         self.pools.keep(named)
         self.shadow.keep(named)
         for model, arm, endpoint in arms:

@@ -2,7 +2,8 @@
 
 A unit (a session, a user, a conversation) has one fixed point in [0, 1) per release attempt. It belongs to the
 candidate while that point lies below the candidate's share, so a growing share only moves units from the baseline to
-the candidate, a shrinking one only back, and any number of workers agree without speaking to each other.
+the candidate, a shrinking one only back, and any number of workers agree without speaking to each other. The baseline's
+control, if it has one, has as large a share at the other end.
 """
 
 from __future__ import annotations
@@ -13,21 +14,50 @@ from typing import Final
 
 from canary.core.arms import Arm, Split
 
-_SCALE: Final = float(1 << 64)
+_BITS: Final = 53  # what a double holds exactly
+_SCALE: Final = float(1 << _BITS)
+# Enum members are looked up in Python (0.14 us each in 3.11); these are used for every request.
+_BASELINE: Final = Arm.BASELINE
+_CANDIDATE: Final = Arm.CANDIDATE
+
+
+def draw(salt: str, unit: str) -> int:
+    """Return the unit's number, 0 <= number < 2**53: uniform over units, independent between salts."""
+    drawn = _seeded(salt).copy()
+    drawn.update(unit.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(drawn.digest(), "big") >> (64 - _BITS)
 
 
 def point(salt: str, unit: str) -> float:
-    """Return the unit's point in [0, 1): uniform over units, independent between salts."""
-    drawn = _seeded(salt).copy()
-    drawn.update(unit.encode("utf-8", "surrogatepass"))
-    return int.from_bytes(drawn.digest(), "big") / _SCALE
+    """Return the unit's point in [0, 1): its number, scaled."""
+    return draw(salt, unit) / _SCALE
+
+
+def number_of(split: Split, unit: str) -> int:
+    """Return the number by which the attempt of `split` knows `unit`; its arm follows from it."""
+    return draw(salt_of(split), unit)
+
+
+def arm_of(split: Split, number: int) -> Arm:
+    """Return the arm that answers the unit of a number; the baseline wherever there is no candidate."""
+    if split.candidate is None or split.percent <= 0:
+        return _BASELINE
+    return _CANDIDATE if number / _SCALE * 100 < split.percent else _BASELINE
+
+
+def controlled(split: Split, number: int) -> bool:
+    """Tell whether the baseline's control answers the unit of a number.
+
+    Its points are the uppermost, as many of them as the candidate has, or all that the candidate leaves.
+    """
+    if split.control is None or split.candidate is None or split.percent <= 0:
+        return False
+    return number / _SCALE * 100 >= max(split.percent, 100 - split.percent)
 
 
 def assign(split: Split, unit: str) -> Arm:
     """Return the arm that answers `unit` under `split`; the baseline wherever there is no candidate."""
-    if split.candidate is None or split.percent <= 0:
-        return Arm.BASELINE
-    return Arm.CANDIDATE if point(salt_of(split), unit) * 100 < split.percent else Arm.BASELINE
+    return arm_of(split, number_of(split, unit))
 
 
 def mirrored(split: Split, request_id: str) -> bool:

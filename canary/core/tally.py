@@ -16,8 +16,11 @@ from typing import Final
 GROWTH: Final = 1.02  # each bucket reaches 2 % further than the one before
 LOWEST: Final = 1e-4  # seconds; bucket 0 holds everything up to here
 TOP: Final = 1000  # 40,000 s and whatever never came: timeouts
-HISTOGRAMS: Final = ("ttft", "tpot", "e2e")
+HISTOGRAMS: Final = ("ttft", "tpot", "e2e", "stall")
 PAIR: Final = "pair."
+CONTROL: Final = "control"  # in an arm's place: what the baseline's control answered
+HALVES: Final = ("even", "odd")  # in an arm's place: the baseline's replicas, by their numbers
+GROUPS: Final = 64  # of units, by the low bits of their numbers
 BLOCK_S: Final = 10.0
 BLOCK_WORDS: Final = ("n", "k", "kk")
 _LOG_GROWTH: Final = math.log(GROWTH)
@@ -25,6 +28,7 @@ _LOG_GROWTH: Final = math.log(GROWTH)
 # Dollars are kept on a binary grid, so that doubles add up to the same bits in any order: exact up to 8,000 USD.
 COST_GRID: Final = 2**40
 COST2_GRID: Final = 2**60
+GROUP_COST_GRID: Final = 2**30  # a group's dollars are whole numbers of steps
 SQUARES: Final = 2**20  # how many squares of the one grid's step are a step of the other
 COST_MOST: Final = 1e6  # USD; no request costs a million, and its square would leave the grid
 _GRIDS: Final = {"sum.cost": COST_GRID, "sum.cost_tokens": COST_GRID, "sum.cost2": COST2_GRID}
@@ -41,14 +45,28 @@ class TallyError(ValueError):
 class Tally:
     """Sums over the requests of one arm in one stage and slice.
 
-    `counts` (whole numbers): `assigned` at the draw; `done` = `ok` + `error` + `timeout`, reports that are evidence;
-    `client_error`, `cancelled`, which are none; `empty`, `truncated` answers among the ok; `prompt_tokens`,
-    `completion_tokens`; `priced`, the requests in the sums; `unusable` measurements (NaN, infinite, negative, huge);
-    histograms `ttft.B`, `tpot.B`, `e2e.B` by log bucket; of the requests whose arm was drawn in the 10 s from 10 N
-    (Unix seconds) `ttft@N.n`, `ttft@N.k` and `ttft@N.kk`, how many they are and the sums of their buckets and of those
-    squared, and `tpot@N` likewise; `pair.D` by 1000 times the difference of scores; `pairs_failed`. `sums`: over priced
-    requests with cost x in USD and y = prompt + completion tokens, `sum.cost` = x, `sum.cost2` = x^2, `sum.tokens` = y,
-    `sum.tokens2` = y^2, `sum.cost_tokens` = x y.
+    Every request (`counts`, whole numbers): `assigned` at the draw; `done` = `ok` + `error` + `timeout`, reports that
+    are evidence; `client_error`, `cancelled`, which are none; `empty`, `truncated`, `refusal`, `malformed`,
+    `repetition` answers among the ok; `cold`, the ok ones that came while the arms warmed up; `prompt_tokens`, of which
+    `cached_tokens`, and `completion_tokens`; `busy_ms`, the whole milliseconds of the done ones; `unusable`
+    measurements (NaN, infinite, negative, huge); `e2e.B` by log bucket; `pair.D` by 1000 times the difference of
+    scores; `pairs_failed`.
+
+    Later events of the same unit in the attempt: `assigned_again`, `done_again`, `failed_again` (errors and timeouts),
+    `empty_again`, `truncated_again`, `refusal_again`, `malformed_again`, `repetition_again`. See `events`.
+
+    Warm requests, of a unit only the first that was done: histograms `ttft.B`, `tpot.B`, `stall.B` by log bucket; of
+    those whose arm was drawn in the 10 s from 10 N (Unix seconds) `ttft@N.n`, `ttft@N.k` and `ttft@N.kk`, how many they
+    are and the sums of their buckets and of those squared, and `tpot@N` likewise.
+
+    Warm ok answers: of the `priced` ones with cost x in USD and y = prompt + completion tokens, `sum.cost` = x and
+    `sum.tokens` = y; of the `lengths` ones whose completion tokens z the engine told, `sum.length` = z. Of those that
+    belong to no unit also `sum.cost2` = x^2, `sum.tokens2` = y^2, `sum.cost_tokens` = x y, `sum.length2` = z^2; of the
+    others, by group G of units, `answers_of.G`, `cost_of.G` (x in steps of 2**-30 USD), `tokens_of.G`, `lengths_of.G`
+    and `length_of.G`.
+
+    In an arm's place `control` has its part of the baseline (`assigned`, `done`, `busy_ms`, `prompt_tokens`,
+    `cached_tokens`, latencies), `even` and `odd` the blocks of the baseline's replicas.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -62,12 +80,16 @@ class Tally:
         """Return the sum of the named counts; a name never seen counts 0."""
         return sum(self.counts.get(name, 0) for name in names)
 
+    def events(self, *names: str, again: str) -> int:
+        """Return how many events were the first of their kind of who stands behind them: the counts less `again`."""
+        return self.count(*names) - self.count(again)
+
     def total(self, name: str) -> float:
         """Return the named float sum; 0.0 if never seen."""
         return self.sums.get(name, 0.0)
 
     def histogram(self, name: str) -> Mapping[int, int]:
-        """Return one histogram: bucket (or, for `pair`, 1000 d) to a count above zero, in ascending order."""
+        """Return one histogram: bucket (`pair`: 1000 d, `cost_of`: group) to a count above zero, in ascending order."""
         return self._parts().get(name, {})
 
     def blocks(self, name: str) -> Mapping[int, tuple[int, int, int]]:

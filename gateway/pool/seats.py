@@ -21,9 +21,12 @@ Chance = Callable[[], float]
 
 
 class Seat:
-    """One replica's place in one pool: `held` tokens of this arm are outstanding there, usable since `since`."""
+    """One replica's place in one pool: `held` tokens of this arm are outstanding there, usable since `since`.
 
-    __slots__ = ("breaker", "fits", "held", "pool", "replica", "since")
+    `index` is where its URL stands among the pool's.
+    """
+
+    __slots__ = ("breaker", "fits", "held", "index", "pool", "replica", "since")
 
     def __init__(self, pool: Pool, replica: Replica, chance: Chance, since: float) -> None:
         self.pool = pool
@@ -31,6 +34,7 @@ class Seat:
         self.breaker = Breaker(pool.options, chance, self._turned)
         self.since = since
         self.held = 0
+        self.index = -1
         self.fits = True  # as of the pool's last look
         replica.watchers.add(self)
 
@@ -123,6 +127,8 @@ class Pool:
                 if url not in self._known:
                     self._known[url] = Seat(self, replica_of(url), self._chance, since)
             self._seats = [self._known[url] for url in urls]
+            for index, seat in enumerate(self._seats):
+                seat.index = index
             self._ring = None
             self.changed()
         self.urls = urls

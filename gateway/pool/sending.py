@@ -68,6 +68,8 @@ class Sending:
     An engine may close an idle connection in the moment it is used again: a reused connection that dies before any byte
     of a reply is therefore tried once more, on a fresh one to the same replica. If that cannot be had, the engine died
     while it had the request, and nobody else is given it: it may be what killed it.
+
+    `replica` is which of the pool's URLs has the request, or had it last; -1 before any.
     """
 
     __slots__ = (
@@ -83,6 +85,7 @@ class Sending:
         "_tokens",
         "_tried",
         "body",
+        "replica",
     )
 
     def __init__(self, carrier: Carrier, pool: Pool, errand: Errand, sink: Sink) -> None:
@@ -97,6 +100,7 @@ class Sending:
         self._epoch = 0
         self._began = 0.0
         self._bad = False
+        self.replica = -1
         self.body = sink.body  # a connection hands pieces straight to the one who waits, without a hop
 
     def start(self, now: float) -> None:
@@ -168,6 +172,7 @@ class Sending:
             self._say(ConnectError("the arm has no replica"))
             return
         self._seat = seat
+        self.replica = seat.index
         self._epoch = seat.take(self._tokens, now)
         connection = seat.replica.reusable(now)
         if connection is None:

@@ -14,6 +14,7 @@ from canary.core.arms import Split
 from canary.core.ledger import Ledger
 from canary.core.outcome import FAILURES, Outcome, Result
 from canary.core.tripwire import Tripwire
+from canary.core.units import WAITING_MOST
 from canary.core.watchdog import Watchdog
 from canary.store import Batch, Store, Trip
 from gateway.record.metrics import Metrics
@@ -38,12 +39,16 @@ class Waiter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """What is open for a split: its attempt's ledger, and its wire unless it has no candidate."""
+    """What is open for a split: its attempt's ledger, its wire unless it has no candidate, its model's reference.
+
+    The reference compares the baseline's replicas with each other, whatever release is under way; one has nobody.
+    """
 
     split: Split
     key: Attempt
     ledger: Ledger
     wire: Tripwire[Waiter] | None
+    reference: Ledger | None
 
 
 class Evidence:
@@ -71,9 +76,14 @@ class Evidence:
         return self._page(split).ledger
 
     def record(self, split: Split, outcome: Outcome) -> None:
-        """Add one outcome that chance assigned."""
-        if split.release and outcome.evidence:
-            self._page(split).ledger.record(outcome)
+        """Add one outcome that chance assigned; those of no release are for the reference alone."""
+        if not outcome.evidence or not (split.release or len(split.baseline.replicas) > 1):
+            return
+        page = self._page(split)
+        if page.reference is not None:
+            page.reference.refer(outcome)
+        if split.release:
+            page.ledger.record(outcome)
             self.watch(split, outcome)
 
     def watch(self, split: Split, outcome: Outcome) -> None:
@@ -145,8 +155,12 @@ class Evidence:
             await self.write()
 
     def _drain(self) -> list[Batch]:
-        """Empty the ledgers that have waited longest, `AT_ONCE` at most: a flush does not grow with the models."""
+        """Empty the ledgers that have waited longest, `AT_ONCE` at most: a flush does not grow with the models.
+
+        Nor with what has gathered while the store was away: many claims are enough for once.
+        """
         batches: list[Batch] = []
+        claimed = 0
         for key in list(self._ledgers):
             ledger = self._ledgers.pop(key)
             if self._newest(key):
@@ -154,10 +168,11 @@ class Evidence:
             else:
                 self._wires.pop(key, None)
                 self._pages.clear()
-            fields = ledger.drain()
-            if fields:
-                batches.append(Batch(*key, fields))
-            if len(batches) >= AT_ONCE:
+            fields, claims = ledger.drain(), ledger.claims()
+            if fields or claims:
+                batches.append(Batch(*key, fields, claims))
+                claimed += len(claims)
+            if len(batches) >= AT_ONCE or claimed >= WAITING_MOST:
                 break
         return batches
 
@@ -168,7 +183,8 @@ class Evidence:
                 self._pages.clear()
             key = _key(split)
             wire = None if split.candidate is None else self._wires.setdefault(key, Tripwire())
-            page = _Page(split, key, self._ledger(key), wire)
+            reference = self._ledger((split.model, "", 0)) if len(split.baseline.replicas) > 1 else None
+            page = _Page(split, key, self._ledger(key), wire, reference)
             self._pages[id(split)] = page
         return page
 
@@ -182,8 +198,8 @@ class Evidence:
         return ledger
 
     def _most(self) -> int:
-        """Return how many attempts are kept open: one for each model, and some that are over."""
-        return len(self._splits.routes) + _KEPT_MOST
+        """Return how many ledgers are kept open: each model's attempt and reference, and some that are over."""
+        return 2 * len(self._splits.routes) + _KEPT_MOST
 
     def _current(self, key: Attempt) -> bool:
         """Tell whether requests are sent to this attempt's candidate."""
@@ -191,9 +207,9 @@ class Evidence:
         return route is not None and not route.reduced and _key(route.split) == key
 
     def _newest(self, key: Attempt) -> bool:
-        """Tell whether no later attempt is known, also if requests are kept from its candidate."""
+        """Tell whether no later attempt is known, also if requests are kept from its candidate; a reference stays."""
         route = self._splits.route(key[0])
-        return route is not None and _key(route.split) == key
+        return route is not None and (not key[1] or _key(route.split) == key)
 
     def _trip(self, split: Split, reason: str) -> None:
         _LOG.warning("model %s: %s", split.model, reason)

@@ -6,6 +6,8 @@ engine as it came.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -14,6 +16,8 @@ from gateway.errors import SettingsError
 from gateway.record.log import Entry
 
 Headers = list[tuple[bytes, bytes]]
+CONTEXT = (b"traceparent", b"tracestate")
+_PLAIN = re.compile(rb"[\x20-\x7e]{1,512}")
 _OTEL = "gateway.record.otel"
 
 
@@ -35,6 +39,11 @@ class Tracer(Protocol):
 
     async def close(self) -> None:
         """Send what is left, for two seconds at most."""
+
+
+def given_context(headers: Mapping[bytes, bytes]) -> Headers:
+    """Return a client's own context as it came, without what could break a line."""
+    return [(name, value) for name in CONTEXT if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
 
 
 def open_tracer(endpoint: str, worker: str) -> Tracer:

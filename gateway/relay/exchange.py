@@ -8,7 +8,6 @@ first byte nothing is retried.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from time import monotonic
@@ -16,6 +15,7 @@ from typing import Final
 
 from canary.core.arms import Arm, Endpoint
 from canary.core.outcome import Outcome, Result
+from canary.core.tally import CONTROL
 from canary.core.watchdog import Watchdog
 from gateway.door.ask import Ask
 from gateway.door.client import Client, Header, lines
@@ -27,7 +27,7 @@ from gateway.pool.sending import head_of
 from gateway.record.evidence import Waiter
 from gateway.record.log import Entry
 from gateway.record.shadow import Mirror
-from gateway.record.trace import Span
+from gateway.record.trace import CONTEXT, Span, given_context
 from gateway.relay.bill import bill
 from gateway.relay.desk import Desk
 from gateway.relay.trial import EngineError, Trial
@@ -36,8 +36,6 @@ from gateway.split.choice import Choice
 _JSON: Final = b"application/json"
 _NOT_FOUND: Final = 404
 _SERVER_ERRORS: Final = 500
-_CONTEXT: Final = (b"traceparent", b"tracestate")
-_PLAIN: Final = re.compile(rb"[\x20-\x7e]{1,512}")
 
 
 class Exchange:
@@ -78,7 +76,8 @@ class Exchange:
         desk, choice = self._desk, self.choice
         desk.metrics.in_flight += 1
         if choice.evidence and choice.split.release and self.route.evidence:
-            desk.evidence.ledger(choice.split).assigned(choice.split.stage, choice.arm, choice.slice)
+            ledger, stage = desk.evidence.ledger(choice.split), choice.split.stage
+            ledger.assigned(stage, choice.arm, choice.slice, choice.unit, control=choice.control)
         pool = self._pool(choice)
         pool.budget.asked()
         self._try(choice, pool)
@@ -107,8 +106,7 @@ class Exchange:
             return
         self._quit(trial)
         if self._client.answered:
-            last = trial.last_words(str(error), error.code)
-            if last:  # an empty chunk would be the end
+            if last := trial.last_words(str(error), error.code):  # an empty chunk would be the end
                 self._client.piece(last)
             self._client.end()
         else:
@@ -156,7 +154,7 @@ class Exchange:
             self._enter(now)
 
     def _ready(self) -> None:
-        """A slot came free; a candidate that was withdrawn while this waited is asked no more."""
+        """A slot came free; a candidate or control that was withdrawn while this waited is asked no more."""
         trial = self._trial
         if trial is not None and trial.choice.may_fail_over and not self._desk.evidence.asked(trial.choice.split):
             self._count(trial, Result.CANCELLED)
@@ -194,7 +192,7 @@ class Exchange:
             self._give_up(error)
 
     def _fail_over(self) -> None:
-        """Let the baseline answer; no evidence for it, because chance did not send this request there."""
+        """Let the baseline's own replicas answer; no evidence, because chance did not send this request there."""
         self._desk.metrics.fail_over(self.choice.split.model)
         self._began = monotonic()
         choice = self.choice.at_baseline()
@@ -212,9 +210,9 @@ class Exchange:
             self._client.refuse(of_upstream(error) if isinstance(error, UpstreamError) else error)
 
     def _pool(self, choice: Choice) -> Pool:
-        return self._pool_of(choice, choice.arm, choice.endpoint)
+        return self._pool_of(choice, CONTROL if choice.control else choice.arm, choice.endpoint)
 
-    def _pool_of(self, choice: Choice, arm: Arm, endpoint: Endpoint) -> Pool:
+    def _pool_of(self, choice: Choice, arm: str, endpoint: Endpoint) -> Pool:
         return self._desk.pools.pool(choice.split.model, arm, endpoint.replicas, choice.pool)
 
     def _quit(self, trial: Trial) -> None:
@@ -229,22 +227,19 @@ class Exchange:
         outcome = self._count(trial, result)
         self._trial = None
         if self._guest.caller.limits is not None:
-            prompt = self.ask.prompt_tokens
-            # The engine's tokenizer is nobody's expense.
-            sent, endpoint = trial.sent, trial.choice.endpoint
-            tokens, usd = bill(outcome, prompt, endpoint, sent=sent) if self.route.evidence else (0, 0.0)
-            arrived = self._arrived
-            desk.quota.settle(self._guest.caller, self.ask.tokens, tokens, usd, at=arrived, now=monotonic())
+            tokens, usd = 0, 0.0  # the engine's tokenizer is nobody's expense
+            if self.route.evidence:
+                tokens, usd = bill(outcome, self.ask.prompt_tokens, trial.choice.endpoint, sent=trial.sent)
+            desk.quota.settle(self._guest.caller, self.ask.tokens, tokens, usd, at=self._arrived, now=monotonic())
         if desk.log is not None or self._span is not None:
             self._tell(trial.choice, outcome)
 
     def _count(self, trial: Trial, result: Result) -> Outcome:
         """Count how one arm did, and mirror what the baseline answered well."""
         desk, choice = self._desk, trial.choice
-        dog, self._dog = self._dog, None
+        dog, ticket, self._dog, self._ticket = self._dog, self._ticket, None, None
         if dog is not None:
             dog.gone(choice.arm, self)
-        ticket, self._ticket = self._ticket, None
         if ticket is not None:
             ticket.leave()  # others are let in from within: by now nothing can call this request
         outcome = trial.outcome(result)
@@ -269,12 +264,10 @@ class Exchange:
 
     def _context(self, headers: Mapping[bytes, bytes]) -> list[Header]:
         """Return the trace context for the engine: the span's, or the client's own as it came."""
-        given: list[Header] = []
-        if b"traceparent" in headers:
-            given = [(name, value) for name in _CONTEXT if (value := headers.get(name)) and _PLAIN.fullmatch(value)]
+        given = given_context(headers) if b"traceparent" in headers else []
         if self._desk.tracer is None:
             return given
-        self._span = self._desk.tracer.begin(*(dict(given).get(name) for name in _CONTEXT))
+        self._span = self._desk.tracer.begin(*(dict(given).get(name) for name in CONTEXT))
         return self._span.headers()
 
     def _tell(self, choice: Choice, outcome: Outcome) -> None:
@@ -298,7 +291,7 @@ class Exchange:
             finish_reason=outcome.finish_reason,
             key_id=self._guest.caller.key_id,
             slice=choice.slice,
-            failed_over=choice.arm is not self.choice.arm,
+            failed_over=choice is not self.choice,
         )
         if self._desk.log is not None:
             self._desk.log.write(entry)

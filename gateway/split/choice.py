@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from canary.core.arms import Arm, Endpoint, Split
-from canary.core.assignment import assign
+from canary.core.assignment import arm_of, controlled, number_of
 from gateway.door.access import Caller, Scope
 from gateway.door.guest import Asked, Guest
 from gateway.errors import ApiError
@@ -24,6 +24,7 @@ _ID_MOST: Final = 128
 _USUAL: Final = PoolOptions()
 # Enum members are looked up in Python (0.14 us each in 3.11); these are used for every request.
 _BASELINE: Final = Arm.BASELINE
+_CANDIDATE: Final = Arm.CANDIDATE
 _AFFINITY: Final = Balance.AFFINITY
 
 
@@ -32,9 +33,8 @@ class Choice:
     """One request's arm under one split. `evidence` is True only where chance assigned it.
 
     `pool` says how the arm's replicas are used; requests with the same `affinity` ("" for none) belong together. `at`
-    is when the arm was drawn, in Unix seconds, 0 where nothing was. `unit` numbers who sticks to the arm, 0 for a
-    request that stands for itself; `cold` says that the arms still warm up, `control` that the baseline's control
-    answers.
+    is when it was chosen, in Unix seconds (0: not known). `unit` numbers who sticks to the arm, 0 for a request that
+    stands for itself; `cold` says that the arms still warm up, `control` that the baseline's control answers.
     """
 
     split: Split
@@ -53,12 +53,12 @@ class Choice:
 
     @property
     def may_fail_over(self) -> bool:
-        """Whether the baseline may answer instead; a tester wants to see the arm as it is."""
-        return self.arm is Arm.CANDIDATE and not self.forced
+        """Whether the baseline's own replicas may answer instead; a tester wants to see the arm as it is."""
+        return (self.control or self.arm is _CANDIDATE) and not self.forced
 
     def at_baseline(self) -> Choice:
-        """Return the same request for the baseline, where chance did not send it."""
-        return replace(self, arm=Arm.BASELINE, endpoint=self.split.baseline, evidence=False)
+        """Return the same request for the baseline's own replicas, where chance did not send it."""
+        return replace(self, arm=_BASELINE, endpoint=self.split.baseline, evidence=False, control=False)
 
 
 def choose(route: Route, ask: Asked, guest: Guest, request_id: str, now: float = 0.0) -> Choice:
@@ -68,20 +68,25 @@ def choose(route: Route, ask: Asked, guest: Guest, request_id: str, now: float =
     divided = split.candidate is not None and split.percent > 0 and forced is None
     sticks = route.pool.balance is _AFFINITY
     asking = unit(ask, guest) if divided or sticks else ""
-    drawn = assign(split, asking or f"request:{request_id}") if divided else _BASELINE
+    number = number_of(split, asking or f"request:{request_id}") if divided else 0
+    drawn = arm_of(split, number) if divided else _BASELINE
     arm = drawn if forced is None else forced
+    control = divided and split.control is not None and controlled(split, number)
     named = headers[SLICE].decode("latin-1") if SLICE in headers else ""
     return Choice(
         split=split,
         arm=arm,
-        endpoint=split.endpoint(arm) or split.baseline,
+        endpoint=(split.control if control else split.endpoint(arm)) or split.baseline,
         slice=named if named in split.slices else "",
         request_id=request_id,
         forced=forced is not None,
         evidence=forced is None and not route.reduced,
         pool=route.pool,
         affinity=_together(ask, guest, asking) if sticks else "",
-        at=now if divided else 0.0,
+        at=now,
+        unit=(number or 1) if divided and asking else 0,
+        cold=divided and now < split.warm_until,
+        control=control,
     )
 
 

@@ -218,12 +218,12 @@ class Splits:
 
 
 def _baseline_only(split: Split) -> Split:
-    return replace(split, candidate=None, percent=0.0, shadow_percent=0.0)
+    return replace(split, candidate=None, control=None, percent=0.0, shadow_percent=0.0)
 
 
 def unusable(split: Split) -> str | None:
     """Say why a split cannot be routed by, None if it can."""
-    arms = [split.baseline] if split.candidate is None else [split.baseline, split.candidate]
+    arms = [endpoint for endpoint in (split.baseline, split.candidate, split.control) if endpoint is not None]
     if not isinstance(split.generation, int) or not _is_percent(split.percent) or not _is_percent(split.shadow_percent):
         return "a generation or a percent that is none"
     if any(not arm.replicas for arm in arms):

@@ -182,6 +182,10 @@ outcomes = st.builds(
     completion_tokens=st.integers(0, 5000),
     finish_reason=st.sampled_from(["stop", "length"]),
     cost_usd=st.none() | st.floats(0, 0.05),
+    cold=st.booleans(),
+    stall=st.none() | st.floats(0, 10),
+    flaws=st.lists(st.sampled_from(["refusal", "malformed", "repetition"]), unique=True).map(tuple),
+    cached_tokens=st.integers(0, 5000),
 )
 
 
@@ -206,18 +210,29 @@ def plainly(given_: list[Outcome]) -> dict[str, float]:
     for one in given_:
         x, y = round((one.cost_usd or 0) * 2**40) / 2**40, one.prompt_tokens + one.completion_tokens
         done, good = one.result in (Result.OK, Result.ERROR, Result.TIMEOUT), one.result is Result.OK
-        late = one.result is Result.TIMEOUT
+        late, warm = one.result is Result.TIMEOUT, not one.cold
         add(one, one.result.value)
+        add(one, "busy_ms", done * round(one.e2e * 1000))
+        add(one, "cold", good and one.cold)
+        add(one, "cached_tokens", good * one.cached_tokens)
+        for flaw in one.flaws:
+            add(one, flaw, good)
         add(one, "done", done)
         add(one, "empty", good and not one.completion_tokens)
         add(one, "truncated", good and one.finish_reason == "length")
         add(one, "prompt_tokens", good * one.prompt_tokens)
         add(one, "completion_tokens", good * one.completion_tokens)
         add(one, f"e2e.{TOP if late else bucket(one.e2e)}", good or late)
-        add(one, f"ttft.{TOP if one.ttft is None else bucket(one.ttft)}", late or (good and one.ttft is not None))
-        add(one, f"tpot.{bucket(one.tpot or 0)}", good and one.tpot is not None)
-        add(one, f"tpot.{TOP}", late and one.ttft is not None)
-        priced = good and one.cost_usd is not None
+        first = warm and (late or (good and one.ttft is not None))
+        add(one, f"ttft.{TOP if one.ttft is None else bucket(one.ttft)}", first)
+        for name, value in (("tpot", one.tpot), ("stall", one.stall)):
+            add(one, f"{name}.{bucket(value or 0)}", warm and good and value is not None)
+            add(one, f"{name}.{TOP}", warm and late and one.ttft is not None)
+        told = warm and good and (one.prompt_tokens > 0 or one.cost_usd is not None)
+        add(one, "lengths", told)
+        add(one, "sum.length", told * one.completion_tokens)
+        add(one, "sum.length2", told * one.completion_tokens**2)
+        priced = warm and good and one.cost_usd is not None
         add(one, "priced", priced)
         add(one, "sum.cost", priced * x)
         add(one, "sum.cost2", priced * round(x * x * 2**60) / 2**60)
