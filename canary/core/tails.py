@@ -167,7 +167,7 @@ class Recent:
 class Memory:
     """What a tail test has counted, by stage: (candidate, baseline) `events` so far.
 
-    Of the `unexplained` the candidate's are those that a shift of the whole latency did not explain, once one was known.
+    Of the `unexplained` the candidate's are those that a shift of the whole latency, once known, did not explain.
     """
 
     events: Mapping[int, tuple[int, int]] = field(default_factory=dict)
