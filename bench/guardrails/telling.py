@@ -1,0 +1,75 @@
+"""Telling a case: batches of runs, each with chance of its own, so that a batch is the same whoever tells it when."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+
+from bench.guardrails.cases import POLICY, Case
+from bench.guardrails.crowd import Crowd
+from bench.guardrails.references import referred
+from bench.guardrails.streams import Stream
+from canary.core.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How one run ended: the second and the candidate's requests by then, and what rolled it back, "" if nothing."""
+
+    seconds: int
+    requests: int
+    failed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some runs of a case: which of its batches, and how many runs a batch of it has."""
+
+    case: Case
+    number: int
+    runs: int
+    policy: Policy = POLICY
+
+    @property
+    def chance(self) -> np.random.Generator:
+        """Chance that no other batch has."""
+        return np.random.default_rng([zlib.crc32(self.case.key.encode()), self.number, self.runs])
+
+
+def tell(batch: Batch) -> list[Told]:
+    """Tell a batch, a look a second, until each run has been rolled back or is over."""
+    case, chance = batch.case, batch.chance
+    beliefs = None
+    if case.reference:
+        beliefs = referred(case.scene.world.traffic, case.shown, batch.policy.noise, batch.runs, chance)
+    crowd = Crowd(batch.policy, case.scene, batch.runs, beliefs)
+    number = 0
+    for second in Stream(case.scene, batch.runs, chance).seconds():
+        crowd.take(second)
+        number = second.number
+        if len(crowd.failed) == batch.runs:
+            break
+    over = [(number, int(requests), "") for requests in crowd.requests]
+    return [Told(*crowd.failed.get(run, over[run])) for run in range(batch.runs)]
+
+
+def tell_all(
+    cases: Sequence[tuple[Case, int]], size: int, processes: int, policy: Policy = POLICY
+) -> Iterator[tuple[Case, list[Told]]]:
+    """Tell so many runs of each case, in batches of a size (the last is whole too), and yield each when it is told."""
+    batches = [
+        [Batch(case, number, min(size, runs), policy) for number in range(-(-runs // size))] for case, runs in cases
+    ]
+    if processes <= 1:
+        for (case, _), some in zip(cases, batches, strict=True):
+            yield case, [told for batch in some for told in tell(batch)]
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting = [[pool.submit(tell, batch) for batch in some] for some in batches]
+        for (case, _), futures in zip(cases, waiting, strict=True):
+            yield case, [told for future in futures for told in future.result()]
