@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from canary import keys
+from canary import keys, references
 from canary.assess import Engines, Seen, evidence, moved, stages
 from canary.confirm import confirm
 from canary.core import events, finding
@@ -38,6 +38,7 @@ _TRIES = 20
 _BACKOFF_S = (0.2, 2.0)  # first and longest wait for a lost store
 _SWEEP_S, _GONE_S = 600.0, 3600.0  # how often workers are forgotten, and after how long a silence
 _BLOCKS_KEPT_S = 120.0  # sums of blocks that are closed, and remembered, for longer than this are dropped
+_HELD = "held where it is; abort or roll back by hand"
 _STANDBY_S = 0.2  # how often a controller without the lease asks whether trips are its own
 
 
@@ -61,8 +62,9 @@ class Controller:
         self._look_seconds = look_seconds
         self._lease_ms = lease_ms
         self._lease: Lease | None = None
-        self._told: dict[str, str] = {}
+        self._told: dict[tuple[str, str], str] = {}
         self._swept = 0.0
+        self._collected = 0.0
 
     @property
     def leading(self) -> bool:
@@ -86,6 +88,7 @@ class Controller:
             return
         for model in await self._store.models():
             await self._guarded(model, self.look(model))
+        await self._collect()
         await self._forget_workers()
 
     async def look(self, model: str) -> Release | None:
@@ -133,12 +136,14 @@ class Controller:
         name = (release.model, release.release, release.attempt)
         text = await self._store.analysis(*name)
         analysis = Analysis.from_json(text) if text else Analysis.initial()
+        known = references.read(await self._store.reference(release.model))
         try:
             fields = await self._store.tallies(*name)
             tallies = parse(fields)
         except TallyError as error:
             return replace(seen, trouble=str(error)), (), analysis
-        analysis, findings = judge(analysis, spec.policy(), stages(release, tallies), now)
+        machines = references.machines(release, spec.policy(), known, now)
+        analysis, findings = judge(analysis, spec.policy(), stages(release, tallies), now, machines)
         old = tuple(blocks_before(fields, now - _BLOCKS_KEPT_S))
         return replace(seen, tallies=tallies, old=old), findings, analysis
 
@@ -213,19 +218,32 @@ class Controller:
                 wait = min(max(_BACKOFF_S[0], 2 * wait), _BACKOFF_S[1])
                 await asyncio.sleep(wait)
 
-    async def _guarded(self, model: str, act: Awaitable[Any]) -> None:
+    async def _guarded(self, model: str, act: Awaitable[Any], so: str = _HELD) -> None:
         """Look or act; whatever goes wrong with one model is told once and holds that model alone."""
         try:
             await act
-            self._told.pop(model, None)
+            self._told.pop((model, so), None)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a controller that dies of one model watches over none
             words = str(error).splitlines() or [""]
             line = f"{model}: cannot be judged ({type(error).__name__}: {words[0]})"
-            if self._told.get(model) != line:
-                self._told[model] = line
-                log.error("%s; held where it is; abort or roll back by hand", line)  # noqa: TRY400 - one line
+            if self._told.get((model, so)) != line:
+                self._told[model, so] = line
+                log.error("%s; %s", line, so)  # noqa: TRY400 - one line
+
+    async def _collect(self) -> None:
+        """Learn, now and then, how much the machines of each baseline differ among themselves."""
+        now = self._clock()
+        if now - self._collected < references.COLLECT_S:
+            return
+        self._collected, compared = now, await self._store.references()
+        for model in await self._store.models():
+            await self._guarded(model, self._collect_of(model, compared, now), "no reference is collected")
+
+    async def _collect_of(self, model: str, compared: frozenset[str], now: float) -> None:
+        if self._lease and not await references.collect(self._store, self._lease, model, compared, now):
+            self._lease = None
 
     async def _forget_workers(self) -> None:
         """Drop what is kept of workers that are long gone, now and then."""

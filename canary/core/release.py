@@ -135,7 +135,7 @@ def _tripped(release: Release, event: events.Tripped) -> Release:
 
 def _relocated(release: Release, event: events.Relocated) -> Release:
     """Engines that serve elsewhere now are the same arms, with empty caches."""
-    places = {
+    places: dict[str, Any] = {
         name: moves.relocated(endpoint, event.replicas)
         for name in ("baseline", "candidate", "previous", "control")
         if (endpoint := getattr(release, name)) is not None
