@@ -58,7 +58,11 @@ class Analysis:
             {(finding.guardrail, finding.slice): finding for finding in findings},
             {(name, slice_): Recent.from_plain(recent) for name, slice_, recent in plain.get("recents", ())},
             {(name, slice_): Memory.from_plain(memory) for name, slice_, memory in plain.get("memories", ())},
-            {(name, slice_): Course.from_plain(course) for name, slice_, course in plain.get("courses", ())},
+            {
+                (name, slice_): Course.from_plain(course)
+                for name, slice_, course in plain.get("courses", ())
+                if "belief" in course  # an older one's laws were others: its blocks are taken again
+            },
         )
 
 
@@ -73,11 +77,13 @@ def remember(
     recents, memories, taken = dict(analysis.recents), dict(analysis.memories), dict[Key, Fresh]()
     for guard in policy.guards:
         tail = SIGNALS[guard.name].tail
-        for slice_ in guard.slices if tail else ():
+        if tail is None:
+            continue
+        for slice_ in guard.slices:
             seen, key = views[slice_], (tail.histogram, slice_)
             before = analysis.recents.get(key, Recent())
             if key not in taken:
-                stages = {view.stage: (view.candidate, view.baseline) for view in seen}
+                stages = {view.place: (view.candidate, view.baseline) for view in seen}
                 recents[key], taken[key] = before.take(tail.histogram, stages, now)
             shift = shift_of(course_of(analysis.courses, guard, slice_), seen, SIGNALS[guard.name].lag)
             memory = analysis.memories.get((guard.name, slice_), Memory())

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ MIN_UNITS = 50  # an arm; below, a normal approximation is none
 MIN_UNITS_A_STAGE = 10
 SPREAD_FLOOR = 0.01  # relative, a request: equal prices leave no spread at all, and no spread proves anything
 PAIR_UNIT = 1000
+_NOBODY: Final[Mapping[int, tuple[float, float]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,10 @@ def log_e_pairs(pairs: Mapping[int, int], above: float = 0.0, *, sign: int) -> f
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """An arm's sums over n requests for a ratio of means x/y, such as USD over tokens; y = 1 gives a plain mean."""
+    """An arm's sums over n requests for a ratio of means x/y, such as USD over tokens; y = 1 gives a plain mean.
+
+    `groups` has the (x, y) of those that come again in other stages, such as a sticky user's; they are in all sums.
+    """
 
     n: int
     x: float
@@ -161,6 +165,7 @@ class Sums:
     xx: float
     yy: float
     xy: float
+    groups: Mapping[int, tuple[float, float]] = field(default_factory=lambda: _NOBODY)
 
     @property
     def usable(self) -> bool:
@@ -175,6 +180,12 @@ class Sums:
         squares = math.fsum((self.xx, -2 * ratio * self.xy, ratio * ratio * self.yy))
         spread = squares / (self.n - 1) / (self.x / self.n) ** 2
         return max(spread, SPREAD_FLOOR**2) / self.n
+
+    @property
+    def leans(self) -> dict[int, float]:
+        """How far each group moves ln(x/y), linearised: (x_g - R y_g) over x."""
+        ratio = self.x / self.y
+        return {group: (x - ratio * y) / self.x for group, (x, y) in self.groups.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +202,7 @@ def log_ratio(stages: Sequence[tuple[Sums, Sums]]) -> LogRatio | None:
     """Pool (candidate, baseline) by inverse variance, each stage against itself; None below 50 requests an arm.
 
     Never pooled over stages first: a share that changed together with the load would look like an effect (Simpson).
+    Groups that come again in later stages lean the same way there: stages are not independent, and the error says so.
     """
     usable = [(c, b) for c, b in stages if c.usable and b.usable]
     n_candidate, n_baseline = sum(c.n for c, _ in usable), sum(b.n for _, b in usable)
@@ -200,7 +212,21 @@ def log_ratio(stages: Sequence[tuple[Sums, Sums]]) -> LogRatio | None:
     effects = [math.log(c.x / c.y) - math.log(b.x / b.y) for c, b in usable]
     total = math.fsum(precisions)
     estimate = math.fsum(p * e for p, e in zip(precisions, effects, strict=True)) / total
-    return LogRatio(estimate, 1 / math.sqrt(total), min(n_candidate, n_baseline), n_candidate)
+    variance = 1 / total + _shared([(p / total, c, b) for p, (c, b) in zip(precisions, usable, strict=True)])
+    return LogRatio(estimate, math.sqrt(variance), min(n_candidate, n_baseline), n_candidate)
+
+
+def _shared(stages: Sequence[tuple[float, Sums, Sums]]) -> float:
+    """Return what groups add to the variance of a weighted mean of stages because the same come again, at least 0."""
+    together: dict[int, float] = {}
+    apart = 0.0
+    for weight, candidate, baseline in stages:
+        leans = candidate.leans, baseline.leans
+        for group in sorted(leans[0].keys() | leans[1].keys()):
+            lean = weight * (leans[0].get(group, 0.0) - leans[1].get(group, 0.0))
+            together[group] = together.get(group, 0.0) + lean
+            apart += lean * lean
+    return max(0.0, math.fsum(lean * lean for lean in together.values()) - apart)
 
 
 def log_e_ratio(stages: Sequence[tuple[Sums, Sums]], ratio: float = 1.0, *, sign: int) -> float:

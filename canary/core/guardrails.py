@@ -30,6 +30,7 @@ from canary.core.tally import Tally
 __all__ = ["Analysis", "Machines", "StageEvidence", "look"]
 
 ONE = Machines()
+CONTRADICT = "the sums contradict themselves"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class _Case:
     @property
     def key(self) -> Key:
         return self.guard.name, self.slice
+
+    @property
+    def harmed(self) -> bool:
+        """Whether the estimate is bad enough to fail."""
+        return self.reading.worse if self.guard.strict else self.reading.beyond
 
 
 def look(
@@ -108,10 +114,13 @@ def _sums(seen: Sequence[StageView], whole: Sequence[StageView], sums: tuple[Tal
 
 
 def _read(guard: Guard, sight: Sight) -> Reading:
-    reading = SIGNALS[guard.name].read(sight)
+    try:
+        reading = SIGNALS[guard.name].read(sight)
+    except (ArithmeticError, ValueError):  # numbers that are finite, and that no traffic leaves
+        return Reading(unknown=CONTRADICT)
     if math.isnan(reading.fail) or math.isnan(reading.passing):
-        return replace(reading, unknown="the sums contradict themselves")
-    return replace(reading, beyond=reading.worse) if guard.strict else reading
+        return replace(reading, unknown=CONTRADICT)
+    return reading
 
 
 def _with_culprit(policy: Policy, cases: Sequence[_Case]) -> Sequence[_Case]:
@@ -125,7 +134,7 @@ def _with_culprit(policy: Policy, cases: Sequence[_Case]) -> Sequence[_Case]:
 
 
 def _counts(case: _Case) -> bool:
-    return case.guard.on_breach is OnBreach.ROLLBACK and case.reading.beyond and not case.reading.unknown
+    return case.guard.on_breach is OnBreach.ROLLBACK and case.harmed and not case.reading.unknown
 
 
 def _over(policy: Policy, case: _Case) -> float:
@@ -152,7 +161,7 @@ def _judge(policy: Policy, case: _Case) -> tuple[Verdict, str]:
     reading, against = case.reading, f"{_e(case.reading.fail)}"
     if reading.unknown:
         return Verdict.UNKNOWN, reading.unknown
-    if reading.beyond and reading.fail >= case.threshold:
+    if case.harmed and reading.fail >= case.threshold:
         return Verdict.FAIL, f"evidence {against} over {_e(case.threshold)}"
     if case.family is not None:
         return Verdict.FAIL, f"evidence of all guardrails {_e(case.family)} over {_e(policy.log_bar)}"

@@ -72,7 +72,7 @@ def _against_control(view: StageView, stage: StageEvidence, slice_: str) -> Stag
     if not control.count("done"):
         return view
     part = view.share / (view.share + min(view.share, 1 - view.share)) if view.random else view.share
-    return replace(view, baseline=control, share=part)
+    return replace(view, baseline=control, share=part, control=True)
 
 
 def _load(view: StageView, machines: Machines) -> float | None:

@@ -124,15 +124,18 @@ class Recent:
     def take(self, latency: str, stages: Mapping[int, tuple[Tally, Tally]], now: float) -> tuple[Recent, Fresh]:
         """Return it with what is new in (candidate, baseline) by stage, and what that is.
 
+        A stage is ~stage while its baseline is a control; what came before that was first seen is not compared with it.
         The same sums again change nothing, whatever `now` (seconds, any epoch); a clock that goes back counts as still.
         """
         seen, fresh, baseline = dict(self.seen), {}, dict[int, int]()
         for stage, (candidate, other) in sorted(stages.items()):
-            new_c = _take(seen, f"{stage}|{Arm.CANDIDATE}", candidate.histogram(latency))
+            mine = f"{max(stage, ~stage)}|{Arm.CANDIDATE}"
+            begins = stage < 0 and mine in seen and f"{stage}|{Arm.BASELINE}" not in seen
+            new_c = _take(seen, mine, candidate.histogram(latency))
             new_b = _take(seen, f"{stage}|{Arm.BASELINE}", other.histogram(latency))
             for number, n in new_b.items():
                 baseline[number] = baseline.get(number, 0) + n
-            if new_c or new_b:
+            if (new_c or new_b) and not begins:
                 fresh[stage] = new_c, new_b
         return Recent(seen, *self._aged(baseline, now)), fresh
 
@@ -181,12 +184,13 @@ class Memory:
         """
         if threshold is None or not fresh:
             return self
-        events, unexplained, limit = dict(self.events), dict(self.unexplained), threshold + margin_buckets(margin)
+        events, unexplained, wider = dict(self.events), dict(self.unexplained), margin_buckets(margin)
+        limit, least = threshold + wider, threshold + max(0, wider)  # an equal candidate fails no margin
         for stage, (candidate, baseline) in fresh.items():
             k_b = above(baseline, threshold)
             _add(events, stage, above(candidate, _below_top(threshold, limit)), k_b)
             if shift is not None:
-                _add(unexplained, stage, above(candidate, _below_top(threshold, limit + max(0, shift))), k_b)
+                _add(unexplained, stage, above(candidate, _below_top(threshold, least + max(0, shift))), k_b)
         return Memory(events, unexplained)
 
     def to_plain(self) -> dict[str, Any]:
@@ -199,7 +203,7 @@ class Memory:
     @classmethod
     def from_plain(cls, value: Mapping[str, Any]) -> Memory:
         """Read what `to_plain` wrote."""
-        return cls(_pairs(value["events"]), _pairs(value["unexplained"]))
+        return cls(_pairs(value["events"]), _pairs(value.get("unexplained", {})))
 
 
 def _add(events: dict[int, tuple[int, int]], stage: int, candidate: int, baseline: int) -> None:

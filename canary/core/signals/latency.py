@@ -98,6 +98,8 @@ _NOISY = "one arm's machines are noisier than assumed: more replicas, or analysi
 def _within(course: Course, margin: float, sight: Sight) -> float:
     """Return the evidence that the whole is within the margin; of the present stage alone if others were not alike."""
     alike = all(view.matched(sight.max_load_ratio) for view in sight.random)
+    if not alike and course.taken[1] != sight.random[-1].stage:
+        return 0.0  # no block of the present stage has closed yet
     return course.log_e_within(math.log(margin), present=not alike)
 
 
@@ -116,7 +118,7 @@ def _none_measured(what: str, n_c: int, n_b: int) -> str:
 
 
 def _exceedances(view: StageView, counted: Mapping[int, tuple[int, int]]) -> Events:
-    candidate, baseline = counted.get(view.stage, (0, 0))
+    candidate, baseline = counted.get(view.place, (0, 0))
     return Events(view.share, candidate, baseline, candidate + baseline)
 
 

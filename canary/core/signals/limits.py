@@ -7,6 +7,7 @@ that is the day's weather and not the candidate's fault: nothing fails, and noth
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from canary.core import bounds
 from canary.core.signals.rates import Kind
@@ -17,14 +18,20 @@ from canary.core.tally import seconds as bucket_seconds
 
 
 def read_rate_limit(event: Kind, sight: Sight) -> Reading:
-    """Read a rate of events of the candidate; the margin is the largest rate allowed, 0.02 = 2 %."""
+    """Read a rate of events of the candidate; the margin is the largest rate allowed, 0.02 = 2 %.
+
+    Of a unit's events only the first is evidence. That is too many if its requests are likely to fail one by one, also
+    where each of them seldom does; so against the candidate it counts among all requests, for it among the units.
+    """
     candidate, baseline = sight.sums
-    if unknown := trouble(candidate, baseline):
+    if unknown := trouble(candidate, baseline) or event.impossible(candidate, baseline):
         return Reading(unknown=unknown, n=max(0, units(candidate)))
-    (k_c, n_c), (k_b, n_b) = ((event.of(arm), units(arm)) for arm in (candidate, baseline))
+    (k_c, n_c), (k_b, n_b) = ((arm.count(*event.names), arm.count("done")) for arm in (candidate, baseline))
     rate, error = k_c / n_c, math.sqrt(max(k_c, 1) / n_c / n_c)
     facts = f"{k_c}/{n_c} ({rate:.2%}) of at most {sight.margin:.2%}, the baseline {k_b}/{n_b} ({k_b / n_b:.2%})"
-    reading = _read(sight, sight.margin, (k_c, n_c), (k_b, n_b))
+    first = event.of(candidate)
+    reading = _read(sight, sight.margin, (first, n_c), (event.of(baseline), n_b), max(first, units(candidate)))
+    reading = replace(reading, beyond=rate > sight.margin and not reading.missing)
     return _told(reading, sight, facts, (rate, max(0.0, rate - Z95 * error), rate + Z95 * error))
 
 
@@ -48,15 +55,21 @@ def _at(arm: Tally, tail: Tail, q: float) -> float:
     return bucket_seconds(quantile(arm.histogram(tail.histogram), q) or 0)
 
 
-def _read(sight: Sight, most: float, candidate: tuple[int, int], baseline: tuple[int, int]) -> Reading:
-    """Return the evidence that more than `most` of the candidate's requests exceed, or fewer, and what says nothing."""
+def _read(
+    sight: Sight, most: float, candidate: tuple[int, int], baseline: tuple[int, int], n: int | None = None
+) -> Reading:
+    """Return the evidence that more than `most` of the candidate's requests exceed, or fewer, and what says nothing.
+
+    An arm is (events, requests); `n` of the candidate's are those among which events count for it, None for all.
+    """
+    n = candidate[1] if n is None else n
     environment = bounds.log_e_over(*baseline, most) >= sight.log_pass
     return Reading(
         missing="the baseline is over it too: the environment" if environment else "",
-        n=candidate[1],
+        n=n,
         beyond=candidate[0] > most * candidate[1] and not environment,
         fail=bounds.log_e_over(*candidate, most),
-        passing=bounds.log_e_under(*candidate, most),
+        passing=bounds.log_e_under(candidate[0], n, most),
     )
 
 

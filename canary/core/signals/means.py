@@ -94,6 +94,7 @@ def _per_token(arm: Tally) -> Sums:
         arm.total("sum.cost2") + math.fsum(x * x for x in cost.values()),
         arm.total("sum.tokens2") + math.fsum(y * y for y in tokens.values()),
         arm.total("sum.cost_tokens") + math.fsum(x * tokens.get(group, 0.0) for group, x in cost.items()),
+        _paired(cost, tokens),
     )
 
 
@@ -117,6 +118,7 @@ def _a_request(arm: Tally, whole: tuple[str, str], grouped: tuple[str, str], gri
         arm.total(f"{total}2") + math.fsum(value * value for value in x.values()),
         alone + math.fsum(value * value for value in n.values()),
         arm.total(total) - math.fsum(x.values()) + math.fsum(value * n.get(group, 0.0) for group, value in x.items()),
+        _paired(x, n),
     )
 
 
@@ -124,6 +126,10 @@ def _independent(arm: Tally, counted: str, counted_of: str) -> int:
     """Return how many independent terms the sums have: requests that stand for themselves, and groups of units."""
     groups = arm.histogram(counted_of)
     return arm.count(counted) - sum(groups.values()) + len(groups)
+
+
+def _paired(x: dict[int, float], y: dict[int, float]) -> dict[int, tuple[float, float]]:
+    return {group: (x.get(group, 0.0), value) for group, value in y.items()}
 
 
 def _groups(arm: Tally, name: str, grid: float = 1.0) -> dict[int, float]:

@@ -23,6 +23,11 @@ class Kind:
         """Return how many units had the event."""
         return arm.count(*self.names) - arm.count(self.again)
 
+    def impossible(self, *arms: Tally) -> str:
+        """Say that no traffic leaves such counts, "" if it does."""
+        wrong = any(not 0 <= self.of(arm) <= arm.count(*self.names) <= arm.count("done") for arm in arms)
+        return "the sums contradict themselves" if wrong else ""
+
 
 def kind(*names: str, again: str = "") -> Kind:
     """Return a kind of event; a single count has its own name for what came again."""
@@ -32,21 +37,21 @@ def kind(*names: str, again: str = "") -> Kind:
 def read_rate(event: Kind, sight: Sight) -> Reading:
     """Read a rate of events among completed requests; the margin is a difference of rates, 0.005 = 0.5 pp.
 
-    A unit, such as a sticky user, is one request here and at most one event: what it does again is no new chance.
+    The estimate is that of requests. For the evidence a unit, such as a sticky user, is one request and at most one
+    event: what it does again is no new chance.
     """
     views, (candidate, baseline) = sight.random, sight.sums
-    n_c, n_b = units(candidate), units(baseline)
-    if unknown := trouble(candidate, baseline):
-        return Reading(unknown=unknown, n=max(0, n_c))
-    k_c, k_b = event.of(candidate), event.of(baseline)
+    if unknown := trouble(candidate, baseline) or event.impossible(candidate, baseline):
+        return Reading(unknown=unknown, n=max(0, units(candidate)))
+    (k_c, n_c), (k_b, n_b) = ((arm.count(*event.names), arm.count("done")) for arm in (candidate, baseline))
     stages = [_events(view, event) for view in views]
     estimate, error = _difference(views, event)
     beyond = estimate > sight.margin
     return Reading(
         facts=f"{k_c}/{n_c} ({k_c / n_c:.1%}) against {k_b}/{n_b} ({k_b / n_b:.1%}), {100 * estimate:+.1f} pp "
         f"{'>' if beyond else '<='} {100 * sight.margin:+.3g} pp allowed",
-        missing=short(n_c, n_b, sight.min_samples, "completed requests"),
-        n=n_c,
+        missing=short(units(candidate), units(baseline), sight.min_samples, "completed requests"),
+        n=units(candidate),
         estimate=estimate,
         low=estimate - Z95 * error,
         high=estimate + Z95 * error,
@@ -59,16 +64,20 @@ def read_rate(event: Kind, sight: Sight) -> Reading:
 
 
 def _events(view: StageView, event: Kind) -> Events:
-    done = units(view.candidate) + units(view.baseline)
-    return Events(view.share, event.of(view.candidate), event.of(view.baseline), done)
+    """Return a stage's events; a unit that was there before the stage may have its first one here."""
+    candidate, baseline = event.of(view.candidate), event.of(view.baseline)
+    fresh = units(view.candidate) + units(view.baseline)
+    return Events(view.share, candidate, baseline, max(fresh, candidate + baseline))
 
 
 def _difference(views: Sequence[StageView], event: Kind) -> tuple[float, float]:
     """Return the difference of rates and its standard error, stage against itself (Mantel & Haenszel 1959 weights)."""
     total = weighted = variance = 0.0
     for view in views:
-        (n_c, k_c), (n_b, k_b) = ((units(arm), event.of(arm)) for arm in (view.candidate, view.baseline))
-        if n_c and n_b:
+        (n_c, k_c), (n_b, k_b) = (
+            (arm.count("done"), arm.count(*event.names)) for arm in (view.candidate, view.baseline)
+        )
+        if n_c > 0 and n_b > 0:
             weight = n_c * n_b / (n_c + n_b)
             total += weight
             weighted += weight * (k_c / n_c - k_b / n_b)
@@ -77,5 +86,5 @@ def _difference(views: Sequence[StageView], event: Kind) -> tuple[float, float]:
 
 
 def _variance(k: int, n: int) -> float:
-    rate = (k + 1) / (n + 2)  # never certain after a few
+    rate = min(1.0, max(0, k + 1) / (n + 2))  # never certain after a few
     return rate * (1 - rate) / n

@@ -27,6 +27,12 @@ class StageView:
     candidate: Tally
     baseline: Tally
     load: float | None = None
+    control: bool = False  # whether `baseline` is its control's part only
+
+    @property
+    def place(self) -> int:
+        """Return where tails are counted: what was counted against the whole baseline says nothing of a control."""
+        return ~self.stage if self.control else self.stage
 
     @property
     def random(self) -> bool:
@@ -101,11 +107,13 @@ def units(arm: Tally) -> int:
 def trouble(candidate: Tally, baseline: Tally) -> str:
     """Say why sums cannot be trusted at all; empty if they can."""
     for name, arm in (("candidate", candidate), ("baseline", baseline)):
-        if min(arm.counts.values(), default=0) < 0 or not all(map(math.isfinite, arm.sums.values())):
+        if arm.least < 0 or not all(map(math.isfinite, arm.sums.values())):
             return f"the {name}'s sums contradict themselves"
         if arm.count("unusable") > UNUSABLE_SHARE * arm.count("done"):
             return f"{arm.count('unusable')} measurements of the {name} are not numbers"
-        if units(arm) <= 0:
+        if units(arm) < 0:
+            return f"the {name}'s sums contradict themselves"
+        if arm.count("done") == 0:
             return f"no completed request of the {name} yet"
     return ""
 
