@@ -65,8 +65,7 @@ def arm_tally(tallies: Tallies, arm: Arm, stage: int) -> Tally:
 
 def pairs(tallies: Tallies) -> int:
     """Return how many shadow pairs were scored in the attempt."""
-    counts = (tally.counts.items() for tally in tallies.values())
-    return sum(number for items in counts for name, number in items if name.startswith("pair."))
+    return sum(sum(tally.histogram("pair").values()) for tally in tallies.values())
 
 
 def spend(release: Release, load: Mapping[str, Any] | None, now: float) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from math import ceil, log
 from typing import Final
 
@@ -35,13 +34,13 @@ _GRIDS: Final = {"sum.cost": COST_GRID, "sum.cost_tokens": COST_GRID, "sum.cost2
 
 Key = tuple[int, str, str]
 Amount = int | float
+Cells = dict[str, dict[int, int]]  # a histogram's name -> where -> how many
 
 
 class TallyError(ValueError):
     """The store holds a field that no worker writes."""
 
 
-@dataclass(frozen=True, slots=True)
 class Tally:
     """Sums over the requests of one arm in one stage and slice.
 
@@ -69,16 +68,36 @@ class Tally:
     `cached_tokens`, latencies), `even` and `odd` the blocks of the baseline's replicas.
     """
 
-    counts: Mapping[str, int] = field(default_factory=dict)
-    sums: Mapping[str, float] = field(default_factory=dict)
-    _sorted: dict[str, dict[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    __slots__ = ("_leaves", "_ordered", "counts", "least", "sums")
+
+    def __init__(self, counts: Mapping[str, int] | None = None, sums: Mapping[str, float] | None = None) -> None:
+        """Take amounts by name; `least` is the smallest of the whole numbers, 0 if none is negative."""
+        plain, cells = _sorted_out(counts or {})
+        self.counts: Mapping[str, int] = plain
+        self.sums: Mapping[str, float] = sums or {}
+        self.least = min(0, *(counts or {"": 0}).values())
+        self._leaves: tuple[Cells, ...] = (cells,)  # what it is the sum of; added up when it is asked for
+        self._ordered: dict[str, dict[int, int]] = {}
 
     def __add__(self, other: Tally) -> Tally:
         return merged((self, other))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tally):
+            return False
+        names = {name for leaf in (*self._leaves, *other._leaves) for name in leaf}
+        same = all(self.histogram(name) == other.histogram(name) for name in names)
+        return same and self.counts == other.counts and self.sums == other.sums
+
+    def __hash__(self) -> int:
+        return hash((len(self.counts), len(self.sums)))
+
+    def __repr__(self) -> str:
+        return f"Tally({self.counts}, {self.sums}, {self._leaves})"
+
     def count(self, *names: str) -> int:
         """Return the sum of the named counts; a name never seen counts 0."""
-        return sum(self.counts.get(name, 0) for name in names)
+        return sum([self.counts.get(name, 0) for name in names])
 
     def events(self, *names: str, again: str) -> int:
         """Return how many events were the first of their kind of who stands behind them: the counts less `again`."""
@@ -90,42 +109,57 @@ class Tally:
 
     def histogram(self, name: str) -> Mapping[int, int]:
         """Return one histogram: bucket (`pair`: 1000 d, `cost_of`: group) to a count above zero, in ascending order."""
-        return self._parts().get(name, {})
+        found = self._ordered.get(name)
+        if found is None:
+            cells = _added([leaf[name] for leaf in self._leaves if name in leaf])
+            found = self._ordered[name] = {at: n for at, n in sorted(cells.items()) if n > 0}
+        return found
 
     def blocks(self, name: str) -> Mapping[int, tuple[int, int, int]]:
         """Return (n, sum of buckets, sum of buckets squared) of a latency by block of assignment time, in order."""
-        words = [self._parts().get(f"{name}@{word}", {}) for word in BLOCK_WORDS]
-        found = sorted(set().union(*words))
-        return {block: (words[0].get(block, 0), words[1].get(block, 0), words[2].get(block, 0)) for block in found}
+        n, k, kk = (self.histogram(f"{name}@{word}") for word in BLOCK_WORDS)
+        return {at: (n.get(at, 0), k.get(at, 0), kk.get(at, 0)) for at in sorted({*n, *k, *kk})}
 
-    def _parts(self) -> Mapping[str, dict[int, int]]:
-        """Return every histogram by name, and each word of a latency's blocks by "latency@word"; sorted out once."""
-        if not self._sorted:
-            found: dict[str, dict[int, int]] = {"": {}}
-            for key, number in self.counts.items():
-                name, dot, place = key.partition(".")
-                if not dot or number <= 0:
-                    continue
-                latency, at, block = name.partition("@")
-                name, place = (f"{latency}@{place}", block) if at else (name, place)
-                found.setdefault(name, {})[int(place)] = number
-            self._sorted.update({name: dict(sorted(cells.items())) for name, cells in found.items()})
-        return self._sorted
+
+def _sorted_out(counts: Mapping[str, int]) -> tuple[dict[str, int], Cells]:
+    """Return plain counts, and each histogram's cells by its name; a word of a latency's blocks is "latency@word"."""
+    plain: dict[str, int] = {}
+    cells: Cells = {}
+    for key, number in counts.items():
+        name, dot, place = key.partition(".")
+        if not dot:
+            plain[key] = number
+            continue
+        latency, at, block = name.partition("@")
+        name, place = (f"{latency}@{place}", block) if at else (name, place)
+        cells.setdefault(name, {})[int(place)] = number
+    return plain, cells
 
 
 def merged(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of any number of tallies; none give the empty tally."""
     parts = tuple(tallies)
     if len(parts) == 1:
-        return parts[0]  # nobody changes one, and what was sorted out of it is kept
+        return parts[0]  # nobody changes one, and what was put in order of it is kept
     counts: dict[str, int] = {}
     sums: dict[str, float] = {}
-    for tally in parts:
-        for name, number in tally.counts.items():
+    for part in parts:
+        for name, number in part.counts.items():
             counts[name] = counts.get(name, 0) + number
-        for name, amount in tally.sums.items():
+        for name, amount in part.sums.items():
             sums[name] = sums.get(name, 0.0) + amount
-    return Tally(counts, sums)
+    whole = Tally(counts, sums)
+    whole.least = min([0, *(part.least for part in parts)])
+    whole._leaves = tuple([leaf for part in parts for leaf in part._leaves])  # noqa: SLF001 - its own kind
+    return whole
+
+
+def _added(parts: list[dict[int, int]]) -> dict[int, int]:
+    found = dict(parts[0]) if parts else {}
+    for part in parts[1:]:
+        for at, n in part.items():
+            found[at] = found.get(at, 0) + n
+    return found
 
 
 def bucket(seconds: float) -> int:

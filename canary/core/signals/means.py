@@ -14,9 +14,8 @@ from functools import partial
 from canary.core import bounds
 from canary.core.bounds import LogRatio, Sums
 from canary.core.signals.sight import Z95, Reading, Sight, short, trouble
-from canary.core.tally import Tally
+from canary.core.tally import GROUP_COST_GRID, Tally
 
-GROUP_COST_GRID = 2**30  # steps of a dollar in a group's cost
 Summed = Callable[[Tally], Sums]
 
 

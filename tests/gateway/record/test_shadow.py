@@ -50,10 +50,10 @@ async def test_pairs_tell_how_much_better_the_candidate_predicts(
         await house.ask(f"number {number} of a longer question about some words to read", stream=stream)
         found = await pairs(store, number + 1)
     assert sum(d * n for d, n in found.items()) / 5 > 300
-    agreed = [name for name in (await sums(store)).counts if name.startswith("agree.")]
-    floor = [name for name in (await sums(store, "baseline")).counts if name.startswith("floor.")]
+    agreed = list((await sums(store)).histogram("agree"))
+    floor = list((await sums(store, "baseline")).histogram("floor"))
     assert agreed
-    assert floor == ["floor.100"]
+    assert floor == [100]
 
 
 async def test_completions_are_mirrored_too(house: House, store: Store):
