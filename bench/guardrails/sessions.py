@@ -10,7 +10,7 @@ from bench.guardrails.bets import Bools, Floats, Ints
 from canary.core.tally import GROUPS
 
 _TIDY = 0.9  # of the sessions are under way
-_WORDS = ("error", "empty", "truncated")
+_WORDS = ("failed", "empty", "truncated")
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ class Scene:
 class Reports:
     """Requests as they were reported, an array each, in ascending order of runs.
 
-    `arm`: 1 for the candidate; `stage` and `block` are those of assignment. `failed` is the request's own; `error`,
-    `empty` and `truncated` count once a unit. `unit`: 0 for a request that stands for itself; `first`: of its unit.
+    `arm`: 1 for the candidate; `stage` and `block` are those of assignment. `failed`, `empty` and `truncated` are the
+    request's own, `first_...` those that its unit had not had before; `unit` is 0 for a request that stands for itself.
     `timed`: its latencies count, in log buckets; `priced`: its cost does, in steps of the grid, with `tokens` of prompt
     and answer.
     """
@@ -68,10 +68,12 @@ class Reports:
     stage: Ints
     block: Ints
     failed: Bools
-    error: Bools
     empty: Bools
     truncated: Bools
     first: Bools
+    first_failed: Bools
+    first_empty: Bools
+    first_truncated: Bools
     timed: Bools
     ttft: Ints
     tpot: Ints
@@ -193,10 +195,12 @@ class Stream:
             np.full(count, stage),
             np.full(count, number // int(BLOCK_S)),
             failed,
-            callers.once("error", failed),
+            empty,
+            truncated,
+            callers.first,
+            callers.once("failed", failed),
             callers.once("empty", empty),
             callers.once("truncated", truncated),
-            callers.first,
             ~failed & callers.first,
             buckets(ttft),
             buckets(tpot),

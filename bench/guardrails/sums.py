@@ -8,31 +8,33 @@ from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Events, Floats, In
 from bench.guardrails.streams import Reports
 from canary.core.tally import COST2_GRID, COST_GRID, GROUP_COST_GRID, GROUPS, SQUARES
 
-RATES = {"error_rate": "error", "empty": "empty", "truncated": "truncated"}
+RATES = {"error_rate": "failed", "empty": "empty", "truncated": "truncated"}
 _WORDS = ("n", "x", "y", "xx", "yy", "xy")
 
 
 class Rates:
-    """Units that have finished a request, and those that had an event, by guardrail."""
+    """Events among requests that are done; evidence is of units, of which each has an event once. By guardrail."""
 
     def __init__(self, runs: int, shares: list[float], planned: int) -> None:
         self._events, self._stages = Events(shares, planned), len(shares)
         self.done: Ints = np.zeros((runs, len(shares), 2), np.int64)
         self._counts = {name: np.zeros_like(self.done) for name in RATES}
+        self._units = {name: np.zeros_like(self.done) for name in RATES}
         self.log_e: dict[str, Floats] = {name: np.zeros(runs) for name in RATES}
 
     def take(self, reports: Reports, cells: Ints) -> None:
         """Count reports; `cells` is their place in (run, stage, arm)."""
-        self.done += np.bincount(cells[reports.first], minlength=self.done.size).reshape(self.done.shape)
+        self.done += np.bincount(cells, minlength=self.done.size).reshape(self.done.shape)
         for name, word in RATES.items():
-            places = np.flatnonzero(getattr(reports, word))
-            if places.size:
-                np.add.at(self._counts[name].reshape(-1), cells[places], 1)
-                rows = np.unique(reports.run[places])
-                self.log_e[name][rows] = self._events.log_e(self._counts[name][rows])
+            _count(self._counts[name], cells, getattr(reports, word))
+            fresh = getattr(reports, f"first_{word}")
+            _count(self._units[name], cells, fresh)
+            rows = np.unique(reports.run[fresh])
+            if rows.size:
+                self.log_e[name][rows] = self._events.log_e(self._units[name][rows])
 
     def beyond(self, name: str, rows: Ints, margin: float) -> Bools:
-        """Tell whether the difference of rates is beyond its margin (`signals.read_rate`)."""
+        """Tell whether the difference of rates is beyond its margin (`signals.rates.read_rate`)."""
         n, k = self.done[rows].astype(float), self._counts[name][rows]
         both = n.min(axis=-1) > 0
         weight = np.where(both, n.prod(axis=-1) / np.maximum(1, n.sum(axis=-1)), 0.0)
@@ -40,6 +42,12 @@ class Rates:
         difference = (weight * (rate[..., CANDIDATE] - rate[..., BASELINE])).sum(axis=1)
         found: Bools = difference > margin * weight.sum(axis=1)
         return found
+
+
+def _count(counts: Ints, cells: Ints, events: Bools) -> None:
+    places = cells[events]
+    if places.size:
+        np.add.at(counts.reshape(-1), places, np.int64(1))
 
 
 class Costs:

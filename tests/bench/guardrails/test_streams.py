@@ -60,7 +60,7 @@ def test_a_session_keeps_its_arm_and_counts_once():
     assert of.mean() == pytest.approx(8, rel=0.2)
     assert set(np.bincount(places, reports.arm) / of) == {0.0, 1.0}
     assert np.bincount(places, reports.first).tolist() == [1] * len(units)
-    assert np.bincount(places, reports.error).max() == 1 < np.bincount(places, reports.failed).max()
+    assert np.bincount(places, reports.first_failed).max() == 1 < np.bincount(places, reports.failed).max()
 
 
 def test_late_reports_keep_the_block_that_drew_them():
