@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canary.core.arms import Arm, Endpoint, Split
-from canary.core.assignment import assign, mirrored, point
+from canary.core.assignment import arm_of, assign, controlled, mirrored, number_of, point
 
 BASE = Endpoint("base", "base", ("http://127.0.0.1:8101",))
 CAND = Endpoint("cand", "cand", ("http://127.0.0.1:8102",))
+CONTROL = Endpoint("control", "base", ("http://127.0.0.1:8103",))
 SPLIT = Split("m", 1, BASE, CAND, release="r", attempt=1)
 units = st.text(max_size=40)
 shares = st.floats(0, 100)
@@ -75,3 +76,40 @@ def test_the_mirror_does_not_follow_the_assignment():
 def test_points_lie_in_the_unit_interval(salt, unit):
     """Any salt, however long, gives a point in [0, 1)."""
     assert 0 <= point(salt, unit) < 1
+
+
+@given(units, shares)
+def test_the_number_of_a_unit_is_its_arm(unit, percent):
+    """What is drawn once tells both; it is the same at every share."""
+    number = number_of(at(percent), unit)
+    assert 0 <= number < 2**53
+    assert number == number_of(at(0), unit)
+    assert arm_of(at(percent), number) is assign(at(percent), unit)
+
+
+def controls(percent: float, number: int) -> bool:
+    """Whether a control answers a number's unit at a share."""
+    return controlled(replace(at(percent), control=CONTROL), number)
+
+
+@given(st.integers(0, 2**53 - 1), shares)
+def test_nobody_is_the_candidates_and_the_controls(number, percent):
+    """At no share, and nobody is the control's where there is none."""
+    assert not (controls(percent, number) and arm_of(at(percent), number) is Arm.CANDIDATE)
+    assert not controlled(at(percent), number)
+    assert not controlled(replace(at(percent), control=CONTROL, candidate=None), number)
+
+
+@given(shares)
+def test_the_control_has_as_many_as_the_candidate_while_they_last(percent):
+    """Beyond half, all that the candidate leaves."""
+    points = [(n << 53) // 1000 for n in range(1000)]
+    own = sum(arm_of(at(percent), number) is Arm.CANDIDATE for number in points)
+    assert abs(sum(controls(percent, number) for number in points) - min(own, 1000 - own)) <= 1
+
+
+@given(st.integers(0, 2**53 - 1), st.floats(0, 50), st.floats(0, 50))
+def test_up_to_half_a_growing_share_only_moves_units_to_the_control(number, one, other):
+    """Whoever has it keeps it."""
+    low, high = sorted((one, other))
+    assert controls(high, number) >= controls(low, number)

@@ -335,3 +335,11 @@ def test_its_laws_hold_whatever_happens(affine: bool, acts: list[tuple[str, int]
         assert all(
             probes[seat] <= 1 for seat in probes if seat.breaker.state is State.PROBING and seat.pool.up(hall.now)
         )
+
+
+def test_a_seat_knows_where_its_replica_stands():
+    """As the replicas were named last."""
+    hall = Hall()
+    assert [hall.seat(number).index for number in range(4)] == [0, 1, 2, 3]
+    hall.follow((URLS[2], URLS[0]))
+    assert [hall.seat(number).index for number in (0, 2)] == [1, 0]

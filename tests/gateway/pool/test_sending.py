@@ -202,3 +202,19 @@ async def test_a_probe_that_may_not_even_try_to_connect_has_failed():
     replica._connecting = 8
     assert isinstance((await ask_pool(pools, pool)).last, ConnectError)
     assert pool._known[NOWHERE].breaker.state is State.OPEN
+
+
+async def test_a_sending_knows_which_replica_has_the_request():
+    """The one that it was sent to last, also once it is over; none before."""
+    pools, heard = Pools(Limits()), Heard()
+    async with speaking(answering(*[OK] * 8, seen=[])) as url:
+        pool = pools.pool("m", "baseline", (NOWHERE, url))
+        for _ in range(4):
+            sending = pools.send_to(pool, errand(), heard, monotonic())
+            assert sending.replica in {0, 1}
+            await until(lambda: heard.last, "an answer")
+            assert (heard.last, sending.replica) == ("ended", 1)
+            heard.last = ""
+        pools.close()
+    empty = pools.send_to(pools.pool("m", "candidate", ()), errand(), heard, monotonic())
+    assert empty.replica == -1

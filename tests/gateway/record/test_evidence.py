@@ -12,6 +12,7 @@ import pytest
 from canary.core import watchdog
 from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
+from canary.core.units import WAITING_MOST
 from canary.store import Store, StoreError
 from gateway.record.evidence import AT_ONCE, Evidence
 from gateway.record.metrics import Metrics
@@ -343,3 +344,86 @@ async def counted(store: Store, requests: int) -> bool:
         word: sum(int(n) for name, n in found.items() if name.endswith(f"|{word}")) for word in ("assigned", "done")
     }
     return sums == {"assigned": requests, "done": requests}
+
+
+async def test_a_session_is_one_event_whichever_worker_it_meets(store: Store, tmp_path: Path):
+    """Claims go with the delta, also with one that is sent again; what a worker knows outlives its flushes."""
+    (one, _), (other, _) = worker(store, tmp_path), worker(store, tmp_path)
+    other._worker = "v"
+    flush, failed = store.flush, replace(BAD, unit=9)
+
+    async def lossy(*args) -> bool:
+        await flush(*args)
+        raise StoreError("the answer was lost")
+
+    one.record(LIVE, failed)
+    store.flush = lossy
+    with pytest.raises(StoreError):
+        await one.write()
+    store.flush = flush
+    for evidence in (one, other, one):
+        await evidence.write()
+        evidence.record(LIVE, failed)
+        await evidence.write()
+    found = await store.tallies("m", "r", 1)
+    assert (found["2|candidate||error"], found["2|candidate||failed_again"]) == ("4", "3")
+
+
+async def test_the_wire_counts_requests_and_not_sessions(store: Store, tmp_path: Path):
+    """One session that fails six times running has shown enough; what is evidence of it is one event."""
+    evidence, known = worker(store, tmp_path)
+    for _ in range(6):
+        evidence.record(LIVE, replace(BAD, unit=9))
+        evidence.watch(LIVE, OK)
+    assert known.route("m").reduced != ""
+
+
+async def test_many_claims_are_written_in_turns(store: Store, tmp_path: Path):
+    """A store that was away for a while is not stopped by what has gathered."""
+    models = ("a", "b")
+    known = Splits([Split(model, 0, BASE) for model in models], SplitFiles(tmp_path), "w", 60)
+    evidence = Evidence(store, known, "w", Metrics())
+    for model in models:
+        split = replace(LIVE, model=model)
+        known.offer(split, 0, polled=True)
+        for unit in range(1, WAITING_MOST + 1):
+            evidence.ledger(split).assigned(2, Arm.BASELINE, "", unit)
+    await evidence.write()
+    assert [len(await store.tallies(model, "r", 1)) > 0 for model in models] == [True, False]
+    await evidence.close()
+    assert (await store.tallies("b", "r", 1))["2|baseline||assigned"] == str(WAITING_MOST)
+
+
+TWO = replace(BASE, replicas=("http://127.0.0.1:1", "http://127.0.0.1:2"))
+
+
+@pytest.mark.parametrize("split", [Split("m", 0, TWO), replace(LIVE, generation=6, baseline=TWO)])
+async def test_a_baselines_replicas_are_compared_whatever_release_is_under_way(
+    split: Split, store: Store, tmp_path: Path
+):
+    """With none, too; it is kept from one flush to the next beside the release's own sums."""
+    known = Splits([Split("m", 0, TWO)], SplitFiles(tmp_path), "w", 60)
+    known.offer(split, 0, polled=True)
+    evidence = Evidence(store, known, "w", Metrics())
+    answer = replace(OK, ttft=0.5, at=1_800_000_003.0, unit=9)
+    for replica in (0, 1, 1):
+        evidence.record(split, replace(answer, replica=replica))
+        await evidence.write()
+    ledger = evidence._page(split).reference
+    assert ledger is not None
+    assert ledger is evidence._ledgers["m", "", 0]
+    found = await store.tallies("m", "", 0)
+    assert {name: found[name] for name in found if name.endswith(".n")} == {
+        "0|even||ttft@180000000.n": "1",
+        "0|odd||ttft@180000000.n": "2",
+    }
+    assert await store.references() == {"m"}
+
+
+async def test_a_baseline_of_one_replica_is_compared_with_nobody(store: Store, tmp_path: Path):
+    """And without a release it leaves nothing at all."""
+    known = Splits([Split("m", 0, BASE)], SplitFiles(tmp_path), "w", 60)
+    evidence = Evidence(store, known, "w", Metrics())
+    evidence.record(Split("m", 0, BASE), replace(OK, ttft=0.5, at=1_800_000_003.0, replica=0))
+    await evidence.close()
+    assert (evidence._pages, await store.references()) == ({}, frozenset())

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gateway.errors import SettingsError
-from gateway.record.trace import open_tracer
+from gateway.record.trace import given_context, open_tracer
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,13 @@ def test_a_worker_that_sends_no_traces_imports_nothing_of_it():
     heavy = {"opentelemetry.sdk.trace", "opentelemetry.exporter", "prometheus_client", "requests"}
     code = f"import sys, gateway.worker; print({heavy} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+def test_a_clients_context_passes_as_it_came_unless_it_could_break_a_line():
+    """In a fixed order, and only what is there."""
+    parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert given_context({b"tracestate": b"a=1", b"traceparent": parent, b"x": b"y"}) == [
+        (b"traceparent", parent),
+        (b"tracestate", b"a=1"),
+    ]
+    assert given_context({b"traceparent": b"a\r\nx: y", b"tracestate": b""}) == []

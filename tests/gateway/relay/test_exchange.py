@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from canary.core.arms import Endpoint, Split
 from canary.core.tally import parse
 from canary.store import Store
 from gateway.errors import ApiError
-from tests.gateway.rig import LIMITS, MODEL, House, Sim, events, gateway, until
+from tests.gateway.conftest import acknowledged
+from tests.gateway.rig import LIMITS, MODEL, House, Sim, events, gateway, publish, simulated, until
 
 FORCE_CANDIDATE = {"x-linnet-arm": "candidate"}
 
@@ -263,3 +266,31 @@ async def test_who_leaves_after_the_last_word_has_had_a_good_answer(tmp_path: Pa
         writer.close()
         count = house.app.desk.metrics.series("linnet_requests_total", MODEL, "baseline", "ok")
         await until(lambda: count[0] == 1, "counted as good")
+
+
+@pytest.fixture
+async def control() -> AsyncIterator[Sim]:
+    """The baseline's model on an engine of its own."""
+    async with simulated("base") as sim:
+        yield sim
+
+
+async def test_a_control_answers_its_part_and_the_baseline_instead_of_it(
+    split: Split, base: Sim, control: Sim, store: Store, tmp_path: Path
+):
+    """The client hears of the baseline in either case; a control that fails is the baseline's failure."""
+    await publish(store, replace(split, control=control.endpoint()))
+    async with gateway(tmp_path, Split(MODEL, 0, base.endpoint()), store.url) as house:
+        await until(lambda: acknowledged(store, 1), "acknowledgement")
+        session = await ask_until(house, "baseline")  # at half, the control has all of the baseline
+        assert (control.engine.counts["started"], base.engine.counts["started"]) == (1, 0)
+        await until_tally(store, "control", "done", 1)
+        assert await tally(store, "control", "assigned") == await tally(store, "baseline", "done") == 1
+        control.behave(error_rate=1.0)
+        for stream in (False, True):
+            answer = await house.ask(headers={"x-linnet-session": session}, stream=stream)
+            assert (answer.status_code, answer.headers["x-linnet-arm"]) == (200, "baseline")
+        await until_tally(store, "baseline", "error", 2)
+        assert await tally(store, "baseline", "failed_again") == 1
+        assert await tally(store, "baseline", "ok") == 1
+        assert base.engine.counts["started"] == 2

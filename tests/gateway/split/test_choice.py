@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canary.core.arms import Arm
+from canary.core.arms import Arm, Endpoint
+from canary.core.assignment import arm_of, controlled, number_of
 from gateway.door.access import Caller, Scope, identify
 from gateway.door.ask import Ask, read
 from gateway.door.guest import Guest
@@ -89,3 +90,60 @@ def test_a_request_id_is_always_safe_to_send_and_to_log(given_id: bytes):
     assert kept.isascii()
     assert kept.isprintable()
     assert request_id_from(kept.encode(), "x") == kept
+
+
+NOW = 1_800_000_000.0
+CONTROL = Endpoint("control", "base", ("http://127.0.0.1:3",))
+
+
+def test_who_sticks_to_an_arm_has_a_number():
+    """The one that drew the arm; a request that stands for itself has none, nor has anybody where nothing is drawn."""
+    choice = choose(Route(LIVE), asked(), guest(session=b"s"), "r", NOW)
+    assert choice.unit == number_of(LIVE, "session:s") > 0
+    assert choice.arm is arm_of(LIVE, choice.unit)
+    assert choose(Route(LIVE), asked(), guest(NOBODY), "r", NOW).unit == 0
+    for split in (replace(LIVE, percent=0), replace(LIVE, candidate=None)):
+        assert choose(Route(split), asked(), guest(session=b"s"), "r", NOW).unit == 0
+    assert choose(Route(LIVE), asked(), guest(session=b"s", arm=b"candidate"), "r", NOW).unit == 0
+
+
+def test_until_the_arms_are_warm_what_is_divided_is_cold():
+    """Nobody else's caches fill."""
+    warming = replace(LIVE, warm_until=NOW)
+    assert choose(Route(warming), asked(), guest(), "r", NOW - 0.1).cold
+    assert not choose(Route(warming), asked(), guest(), "r", NOW).cold
+    assert not choose(Route(replace(warming, percent=0)), asked(), guest(), "r", NOW - 0.1).cold
+    assert not choose(Route(warming), asked(), guest(arm=b"candidate"), "r", NOW - 0.1).cold
+
+
+def test_every_choice_has_its_time():
+    """Also where nothing is divided: the baseline's replicas are compared all the time."""
+    assert choose(Route(replace(LIVE, candidate=None)), asked(), guest(), "r", NOW).at == NOW
+
+
+def test_the_control_answers_its_part_of_the_baseline():
+    """It is the baseline to everybody; its failure may be answered by the baseline's own replicas."""
+    split = replace(LIVE, percent=20, control=CONTROL)
+    choices = [choose(Route(split), asked(), guest(session=b"%d" % n), "r", NOW) for n in range(400)]
+    chosen = [choice for choice in choices if choice.control]
+    assert 40 < len(chosen) < 130
+    for choice in choices:
+        assert choice.control == controlled(split, choice.unit)
+        assert choice.endpoint == (CONTROL if choice.control else split.endpoint(choice.arm))
+        assert choice.may_fail_over == (choice.control or choice.arm is Arm.CANDIDATE)
+    instead = chosen[0].at_baseline()
+    assert (chosen[0].arm, chosen[0].evidence) == (Arm.BASELINE, True)
+    assert (instead.endpoint, instead.control, instead.evidence, instead.may_fail_over) == (
+        LIVE.baseline,
+        False,
+        False,
+        False,
+    )
+
+
+def test_a_tester_meets_no_control():
+    """Who asks for the baseline gets the baseline's own replicas."""
+    split = replace(LIVE, control=CONTROL)
+    for number in range(50):
+        choice = choose(Route(split), asked(), guest(session=b"%d" % number, arm=b"baseline"), "r", NOW)
+        assert (choice.control, choice.endpoint) == (False, LIVE.baseline)

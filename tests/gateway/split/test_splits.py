@@ -289,3 +289,16 @@ async def test_with_the_store_dead_the_last_split_serves_and_then_its_baseline(
         valkey.start()
         await until(lambda: on("candidate"), "healed", seconds=6)
     await store.close()
+
+
+def test_a_control_is_reduced_with_the_candidate_and_must_be_reachable(tmp_path: Path):
+    """Who goes back to the baseline goes to its own replicas; a control that cannot be asked is no split."""
+    known, control = splits(tmp_path), replace(BASE, engine="control", replicas=("http://127.0.0.1:3",))
+    live = replace(LIVE, control=control)
+    assert known.offer(live, 0, polled=True)
+    assert known.route("m").split.control == control
+    known.trip(live, "broken", 0)
+    assert known.route("m").split.control is None
+    assert not known.offer(replace(live, generation=9, control=replace(control, replicas=())), 0, polled=True)
+    bad = replace(live, generation=9, control=replace(control, replicas=("127.0.0.1:3",)))
+    assert not known.offer(bad, 0, polled=True)
