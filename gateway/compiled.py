@@ -31,15 +31,15 @@ _DONE: Final = "done"
 HOT: Final = tuple(
     f"{package}/{name}.py"
     for package, names in {
-        "canary/core": "arms assignment ledger outcome tally tripwire watchdog",
+        "canary/core": "arms assignment cell ledger outcome tally tripwire units watchdog",
         "gateway": "repeat",
         "gateway/door": "access ask client guest line meter protocol quota reception walk",
         "gateway/pool": "admission breaker connection pool replica retry seats sending sink",
         "gateway/record": "evidence metrics series",
-        "gateway/relay": "answer bill desk exchange naming template trial",
+        "gateway/relay": "account answer bill desk exchange naming template trial",
         "gateway/routes": "table",
         "gateway/split": "choice splits",
-        "serving": "cost plain quick responses sse wire",
+        "serving": "cost kept plain quick responses sse wire",
     }.items()
     for name in names.split()
 )

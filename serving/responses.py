@@ -10,11 +10,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from serving.kept import NOTHING, Kept
 from serving.sse import payload
 from serving.wire import FrameKind, Usage, WholeAnswer, error_message, objects, parsed, usage_of
 
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled", "error"})
 _TEXT = "response.output_text.delta"
+_ARGUMENTS = "response.function_call_arguments.delta"
+_REFUSAL = "response.refusal.delta"
+_BEGUN = "response.output_item.added"
 _FINISHES = {"max_output_tokens": "length"}
 _BROKEN = frozenset({"failed", "cancelled"})
 
@@ -25,7 +29,7 @@ class ResponsesReader:
     `done` is True once the stream has said how it ended, `sequence` is the number that the next event would carry.
     """
 
-    __slots__ = ("_kept", "_room", "content_chunks", "done", "error", "finish_reason", "sequence", "usage")
+    __slots__ = ("content_chunks", "done", "error", "finish_reason", "kept", "sequence", "usage")
 
     def __init__(self, keep_text: int = 0) -> None:
         self.finish_reason = ""
@@ -34,18 +38,12 @@ class ResponsesReader:
         self.done = False
         self.content_chunks = 0
         self.sequence = 0
-        self._room = keep_text
-        self._kept: list[str] = []
-
-    @property
-    def room(self) -> int:
-        """How many characters of text may still be kept."""
-        return self._room
+        self.kept = Kept(keep_text)
 
     @property
     def text(self) -> str:
         """The answer's text, as far as it was kept."""
-        return "".join(self._kept)
+        return self.kept.text
 
     @property
     def complete(self) -> bool:
@@ -76,12 +74,11 @@ class ResponsesReader:
             ended = _ended(response if isinstance(response, dict) else {})
             self.finish_reason, self.usage, self.error = ended.finish_reason, ended.usage, self.error or ended.error
         delta = event.get("delta")
+        if self.kept.room:
+            _keep_event(self.kept, kind, event, delta)
         if not kind.endswith(".delta") or not delta:
             return FrameKind.OTHER
         self.content_chunks += 1
-        if self._room and kind == _TEXT and isinstance(delta, str):
-            self._kept.append(delta[: self._room])
-            self._room -= len(self._kept[-1])
         return FrameKind.CONTENT
 
     def _failed(self, message: str) -> FrameKind:
@@ -122,7 +119,7 @@ def _ended(response: dict[str, Any], keep_text: int = 0) -> WholeAnswer:
         finish_reason=_finish(status, reason),
         usage=usage_of(response.get("usage")),
         error=error,
-        text=_text(response)[:keep_text] if keep_text else "",
+        kept=_whole_kept(response, keep_text) if keep_text else NOTHING,
     )
 
 
@@ -133,7 +130,30 @@ def _finish(status: str, reason: str) -> str:
     return "stop" if status == "completed" else ""
 
 
-def _text(response: dict[str, Any]) -> str:
-    parts = [part for item in objects(response.get("output")) for part in objects(item.get("content"))]
-    said = [part.get("text") for part in parts if part.get("type") == "output_text"]
-    return "".join(text for text in said if isinstance(text, str))
+def _keep_event(kept: Kept, kind: str, event: dict[str, Any], delta: object) -> None:
+    """Keep what one event brought: text, or a piece of a tool call, which is known by the place of its item."""
+    number, item = event.get("output_index"), event.get("item")
+    if kind == _TEXT:
+        kept.say(delta)
+    elif kind == _REFUSAL:
+        kept.refused = True
+    elif isinstance(number, int) and (kind == _ARGUMENTS or (kind == _BEGUN and _is_call(item))):
+        kept.call(number, delta)  # an item that begins has no delta: its arguments follow
+
+
+def _is_call(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "function_call"
+
+
+def _whole_kept(response: dict[str, Any], room: int) -> Kept:
+    """Return what a whole response says."""
+    kept = Kept(room)
+    for number, item in enumerate(objects(response.get("output"))):
+        if _is_call(item):
+            kept.call(number, item.get("arguments"))
+        for part in objects(item.get("content")):
+            if part.get("type") == "output_text":
+                kept.say(part.get("text"))
+            elif part.get("type") == "refusal":
+                kept.refused = True
+    return kept

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from serving.kept import NOTHING, Kept
 from serving.quick import loads
 from serving.sse import payload
 
@@ -51,7 +52,12 @@ class WholeAnswer:
     finish_reason: str = ""
     usage: Usage | None = None
     error: str | None = None
-    text: str = ""
+    kept: Kept = NOTHING
+
+    @property
+    def text(self) -> str:
+        """The first choice's text, as far as it was kept."""
+        return self.kept.text
 
     @property
     def content_chunks(self) -> int:
@@ -67,11 +73,11 @@ class WholeAnswer:
 class AnswerReader:
     """Reads one streamed answer frame by frame and remembers what decides whether it was good.
 
-    `keep_text` is how many characters of the first choice's text are kept (0: none). With several choices
+    `keep_text` is how many characters of the first choice's words are kept (0: none). With several choices
     `finish_reason` is the last one seen, and the answer is complete only when every choice has finished.
     """
 
-    __slots__ = ("_kept", "_open", "_room", "content_chunks", "done", "error", "finish_reason", "usage")
+    __slots__ = ("_open", "content_chunks", "done", "error", "finish_reason", "kept", "usage")
 
     def __init__(self, keep_text: int = 0) -> None:
         self.finish_reason = ""
@@ -79,19 +85,13 @@ class AnswerReader:
         self.error: str | None = None
         self.done = False
         self.content_chunks = 0
-        self._room = keep_text
-        self._kept: list[str] = []
+        self.kept = Kept(keep_text)
         self._open: set[int] = set()
-
-    @property
-    def room(self) -> int:
-        """How many characters of text may still be kept."""
-        return self._room
 
     @property
     def text(self) -> str:
         """The first choice's text, as far as it was kept."""
-        return "".join(self._kept)
+        return self.kept.text
 
     @property
     def ended(self) -> bool:
@@ -137,17 +137,12 @@ class AnswerReader:
         """Read one choice of a chunk; tell whether it brought content."""
         index = choice.get("index", 0)
         self._finish(index if isinstance(index, int) else 0, choice.get("finish_reason"))
-        text = choice.get("text")
         delta = choice.get("delta")
+        if self.kept.room and index == 0:
+            _keep(self.kept, choice, delta)
         if isinstance(delta, dict):
-            text = delta.get("content")
-            brought = any(delta.get(field) for field in _CONTENT_FIELDS)
-        else:
-            brought = bool(text)
-        if self._room and index == 0 and text and isinstance(text, str):
-            self._kept.append(text[: self._room])
-            self._room -= len(self._kept[-1])
-        return brought
+            return any(delta.get(field) for field in _CONTENT_FIELDS)
+        return bool(choice.get("text"))
 
     def _finish(self, index: int, reason: object) -> None:
         if not reason:
@@ -169,8 +164,11 @@ def read_whole(body: bytes, keep_text: int = 0) -> WholeAnswer:
         return WholeAnswer(error=message)
     choices = objects(answer.get("choices"))
     reason, error = _finish(choices)
-    text = _whole_text(choices[0])[:keep_text] if keep_text and choices else ""
-    return WholeAnswer(reason, usage_of(answer.get("usage")), error, text)
+    kept = NOTHING
+    if keep_text and choices:
+        kept = Kept(keep_text)
+        _keep(kept, choices[0], choices[0].get("message"))
+    return WholeAnswer(reason, usage_of(answer.get("usage")), error, kept)
 
 
 def _finish(choices: list[dict[str, Any]]) -> tuple[str, str | None]:
@@ -249,7 +247,15 @@ def count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _whole_text(choice: dict[str, Any]) -> str:
-    message = choice.get("message")
-    text = message.get("content") if isinstance(message, dict) else choice.get("text")
-    return text if isinstance(text, str) else ""
+def _keep(kept: Kept, choice: dict[str, Any], said: Any) -> None:
+    """Keep what a choice brought, in a chunk's delta or a whole message, else as bare text."""
+    if not isinstance(said, dict):
+        kept.say(choice.get("text"))
+        return
+    kept.say(said.get("content"))
+    if said.get("refusal"):
+        kept.refused = True
+    for place, call in enumerate(objects(said.get("tool_calls"))):
+        number, function = call.get("index"), call.get("function")
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        kept.call(number if isinstance(number, int) else place, arguments)

@@ -17,6 +17,7 @@ _ROOT = Path(__file__).parents[1]
 _TESTED = (
     "tests/canary/core",
     "tests/gateway",
+    "tests/serving/test_kept.py",
     "tests/serving/test_plain.py",
     "tests/serving/test_quick.py",
     "tests/serving/test_responses.py",

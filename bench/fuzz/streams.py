@@ -16,7 +16,7 @@ from serving.wire import read_whole, readable
 
 PUBLIC = "support"
 _NAME = PublicName(SERVED, PUBLIC)
-_EVERYTHING = 1 << 40  # characters: a text that is kept is parsed, so no template is learned
+_EVERYTHING = 1 << 40  # characters
 
 
 def _frames(*datas: bytes, end: bytes = b"\n\n") -> bytes:
@@ -66,22 +66,23 @@ def split(raw: bytes, chance: Random) -> str:
 def relayed(raw: bytes, chance: Random, *, form: Form) -> str:
     """A client gets the same bytes however they were cut, with templates and without, and the reader hears the same."""
     asked = chance.random() < 0.5
-    told = [
-        _relay(pieces, StreamedAnswer(_NAME, usage_asked=asked, keep_text=keep, form=form))
-        for pieces, keep in (([raw], 0), (cut(raw, chance), 0), ([raw], _EVERYTHING))
-    ]
-    hold(told[0] == told[1], "the cuts make no difference")
-    hold(told[0] == told[2], "a template says what the parser says")
-    _, chunks, *heard = told[0]
+    for keep in (0, _EVERYTHING):
+        told = [
+            _relay(pieces, StreamedAnswer(_NAME, usage_asked=asked, keep_text=keep, form=form, lessons=lessons))
+            for pieces, lessons in (([raw], 8), (cut(raw, chance), 8), ([raw], 0))
+        ]
+        hold(told[0] == told[1], "the cuts make no difference")
+        hold(told[0] == told[2], "a template says what the parser says")
+    _, _, chunks, *heard = told[0]
     return f"{min(chunks, 5)} {heard}"
 
 
-def _relay(pieces: list[bytes], answer: StreamedAnswer) -> tuple[bytes, int, bool, bool, str, bool, bool]:
+def _relay(pieces: list[bytes], answer: StreamedAnswer) -> tuple[bytes, str, int, bool, bool, str, bool, bool]:
     """Relay a stream; return what the client gets, and what the reader knows at its end."""
     out = b"".join([*(answer.take(piece, 1.0) for piece in pieces), answer.end()])
     reader = answer.reader
     known = reader.done, reader.complete, reader.finish_reason[:20], reader.usage is not None, reader.error is not None
-    return out, reader.content_chunks, *known
+    return out, reader.text, reader.content_chunks, *known
 
 
 chat = partial(relayed, form=Form.CHAT)

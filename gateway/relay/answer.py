@@ -10,21 +10,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from canary.core.arms import Arm, Endpoint
-from canary.core.outcome import Outcome, Result
 from gateway.relay.naming import PublicName
 from gateway.relay.template import CountedTemplate, Reader, Template, learn, learn_event
 from gateway.routes.table import Form
-from serving.cost import cost_of
 from serving.plain import TranscriptReader, read_bytes, read_plain, read_transcript
 from serving.responses import ResponsesReader, read_response, response_error
 from serving.sse import FrameSplitter
-from serving.wire import DONE, AnswerReader, FrameKind, Usage, WholeAnswer, error_event, read_whole, readable
+from serving.wire import DONE, AnswerReader, FrameKind, WholeAnswer, error_event, read_whole, readable
 
 _BROKEN: Final = "the model's engine ended the answer before it was complete"
 _BYTES: Final = b"application/octet-stream"
 _LESSONS: Final = 8  # templates tried in one stream: frames that differ each time are parsed, not learned from
+_SERVER_ERRORS: Final = 500
+# A client cannot have caused these: it chose neither the engine nor the name it is served by.
+_ARMS_FAULT: Final = frozenset({401, 403, 404, 405, 408, 429})
 _NAMED: Final = frozenset({FrameKind.CONTENT, FrameKind.OTHER, FrameKind.USAGE})
+
+
+class Learner(Protocol):
+    """What makes a template of a frame, if it can; `keeping` tells whether the reader keeps what is said."""
+
+    def __call__(self, frame: bytes, name: PublicName, *, keeping: bool) -> Template | CountedTemplate | None:
+        """Return a template of a frame that brought content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Manner:
 
     stream: Callable[[int], Reader]
     whole: Callable[[bytes, int], WholeAnswer]
-    learn: Callable[[bytes, PublicName], Template | CountedTemplate | None] = learn
+    learn: Learner = learn
 
 
 _CHAT: Final = Manner(AnswerReader, read_whole)
@@ -53,21 +60,55 @@ def whole_reader(form: Form, content_type: bytes) -> Callable[[bytes, int], Whol
     return MANNERS[form].whole
 
 
+def clients_fault(status: int) -> bool:
+    """Tell whether a status says that the request was at fault, and not the arm."""
+    return 400 <= status < _SERVER_ERRORS and status not in _ARMS_FAULT  # noqa: PLR2004
+
+
 class StreamedAnswer:
-    """One streamed answer. `first_content_at` is the time of the piece that brought the first content."""
+    """One streamed answer. `first_content_at` is the time of the piece that brought the first content.
 
-    __slots__ = ("_learn", "_lessons", "_name", "_splitter", "_template", "_usage_asked", "first_content_at", "reader")
+    `lessons` is how many templates may be learned: at 0 every frame is parsed.
+    """
 
-    def __init__(self, name: PublicName, *, usage_asked: bool, keep_text: int = 0, form: Form = Form.CHAT) -> None:
+    __slots__ = (
+        "_content_at",
+        "_learn",
+        "_lessons",
+        "_longest",
+        "_name",
+        "_splitter",
+        "_template",
+        "_usage_asked",
+        "first_content_at",
+        "reader",
+    )
+
+    def __init__(
+        self,
+        name: PublicName,
+        *,
+        usage_asked: bool,
+        keep_text: int = 0,
+        form: Form = Form.CHAT,
+        lessons: int = _LESSONS,
+    ) -> None:
         manner = MANNERS[form]
         self._name = name
         self._splitter = FrameSplitter()
         self._usage_asked = usage_asked
         self._learn = manner.learn
-        self._lessons = _LESSONS
+        self._lessons = lessons
         self._template: Template | CountedTemplate | None = None
         self.reader = manner.stream(keep_text)
         self.first_content_at: float | None = None
+        self._content_at = 0.0  # the last of it
+        self._longest = 0.0
+
+    @property
+    def stall(self) -> float | None:
+        """The longest wait between two pieces that brought content, in seconds; None if there were no two."""
+        return self._longest or None
 
     @property
     def held(self) -> int:
@@ -80,8 +121,25 @@ class StreamedAnswer:
         if self._template is not None and not self._splitter.held:
             like = self._template.take(piece, self.reader)
             if like is not None:
+                wait = now - self._content_at
+                self._content_at = now
+                if wait > self._longest:  # noqa: PLR1730  max() takes longer, and this is for every piece
+                    self._longest = wait
                 return like
-        return b"".join([kept for frame in self._splitter.feed(piece) if (kept := self._frame(frame, now))])
+        chunks = self.reader.content_chunks
+        passed = b"".join([kept for frame in self._splitter.feed(piece) if (kept := self._frame(frame))])
+        if self.reader.content_chunks > chunks:
+            self._brought_content(now)
+        return passed
+
+    def cut(self, now: float) -> None:
+        """End the wait for more content: none will come."""
+        if self.first_content_at is not None:
+            self._longest = max(self._longest, now - self._content_at)
+
+    def resume(self, now: float) -> None:
+        """Wait from now on: the client took its time, and the engine had to."""
+        self._content_at = now
 
     def end(self, message: str = _BROKEN, code: str = "engine_failed") -> bytes:
         """Return what the client gets last: a frame without its blank line, and an ending if the engine gave none."""
@@ -102,81 +160,35 @@ class StreamedAnswer:
             return b"" if reader.error else response_error(message, code, reader.sequence)
         return DONE if reader.error else error_event(message, "server_error", code) + DONE
 
-    def _frame(self, frame: bytes, now: float) -> bytes:
+    def _brought_content(self, now: float) -> None:
+        """Time a piece."""
+        if self.first_content_at is None:
+            self.first_content_at = now
+        else:
+            self._longest = max(self._longest, now - self._content_at)
+        self._content_at = now
+
+    def _frame(self, frame: bytes) -> bytes:
         if self._template is not None:
             like = self._template.take(frame, self.reader)
             if like is not None:
                 return like
         kind = self.reader.frame(frame)
         if kind is FrameKind.CONTENT:
-            self._took_content(frame, now)
+            self._learn_from(frame)
         elif kind is not FrameKind.COMMENT:
             self._template = None  # what was learned holds until something else is said
         return self._kept(kind, frame)
 
-    def _took_content(self, frame: bytes, now: float) -> None:
-        """Time the first content, and learn from the frame how the next ones will look."""
-        if self.first_content_at is None:
-            self.first_content_at = now
+    def _learn_from(self, frame: bytes) -> None:
+        """Learn from a frame with content how the next ones will look."""
         self._template = None
-        if self._lessons and not self.reader.room:  # a text that is kept has to be parsed
+        if self._lessons:
             self._lessons -= 1
-            self._template = self._learn(frame, self._name)
+            self._template = self._learn(frame, self._name, keeping=self.reader.kept.room > 0)
 
     def _kept(self, kind: FrameKind, frame: bytes) -> bytes:
         """Return what the client gets of one frame."""
         if kind is FrameKind.USAGE and not self._usage_asked:
             return b""
         return self._name.frame(frame) if kind in _NAMED else frame
-
-
-class Said(Protocol):
-    """What an answer said about itself, whichever way it came: a stream's reader, or a whole answer."""
-
-    @property
-    def finish_reason(self) -> str:
-        """Why it ended, "" if it does not say."""
-
-    @property
-    def usage(self) -> Usage | None:
-        """Its tokens, None if it does not say."""
-
-    @property
-    def content_chunks(self) -> int:
-        """How many pieces brought content."""
-
-
-@dataclass(slots=True)  # one is made for every request: frozen ones cost three times as much
-class Clock:
-    """When things happened, in monotonic seconds; `began` is the last byte of the request."""
-
-    began: float
-    ended: float
-    first_content: float | None = None
-
-
-def outcome_of(
-    arm: Arm,
-    endpoint: Endpoint,
-    result: Result,
-    said: Said,
-    clock: Clock,
-    *,
-    slice_: str = "",
-    stage: int = 0,
-    status: int = 0,
-    evidence: bool = True,
-    at: float = 0.0,
-) -> Outcome:
-    """Make the outcome. Without usage the chunks stand for tokens, and there is no price."""
-    usage, price = said.usage, endpoint.price
-    prompt, completion, cost = 0, said.content_chunks, None
-    if usage is not None:
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        cost = None if price is None else cost_of(price, usage)
-    e2e, ttft, tpot = clock.ended - clock.began, None, None
-    if clock.first_content is not None:
-        ttft = clock.first_content - clock.began
-        tpot = None if completion < 2 else (e2e - ttft) / (completion - 1)  # noqa: PLR2004
-    reason = said.finish_reason
-    return Outcome(arm, result, slice_, stage, status, e2e, ttft, tpot, prompt, completion, reason, cost, evidence, at)

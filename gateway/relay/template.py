@@ -13,6 +13,7 @@ import re
 from typing import Any, Final
 
 from gateway.relay.naming import PublicName
+from serving.quick import loads
 from serving.responses import ResponsesReader
 from serving.sse import payload
 from serving.wire import AnswerReader, objects, parsed
@@ -20,6 +21,7 @@ from serving.wire import AnswerReader, objects, parsed
 Reader = AnswerReader | ResponsesReader
 
 _PROBE: Final = b"a-text-no-engine-sends"
+_ROOM: Final = 1_000_000  # characters; no frame that is learned from is longer
 _PLAIN: Final = re.compile(rb"[ !#-\[\]-~]+").fullmatch  # ASCII without quote, backslash and controls
 _STRING: Final = re.compile(rb'(?>[^"\\\x00-\x1f]+|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))++')
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,14}")
@@ -76,7 +78,21 @@ class CountedTemplate:
         return self._named + frame[start:]
 
 
-def learn(frame: bytes, name: PublicName) -> Template | None:
+class KeptTemplate(Template):
+    """The same where the text is the first choice's, and kept."""
+
+    __slots__ = ()
+
+    def take(self, frame: bytes, reader: Reader) -> bytes | None:
+        """Return what the client gets of a frame that brings content and nothing else; None: ask the parser."""
+        passed = super().take(frame, reader)
+        if passed is not None and reader.kept.room:
+            raw = frame[len(self._head) : len(frame) - len(self._tail)]
+            reader.kept.say(loads(b'"' + raw + b'"', "surrogatepass"))
+        return passed
+
+
+def learn(frame: bytes, name: PublicName, *, keeping: bool = False) -> Template | None:
     """Make a template of a chat or completion frame that was read as CONTENT; None if it does not lend itself to it."""
     found = _around(frame, _CHAT_FIELDS)
     if found is None:
@@ -88,12 +104,22 @@ def learn(frame: bytes, name: PublicName) -> Template | None:
     named = name.frame(head + _PROBE + tail)
     if not named.endswith(_PROBE + tail):
         return None
-    return Template(head, tail, named.removesuffix(_PROBE + tail))
+    named = named.removesuffix(_PROBE + tail)
+    if not keeping:
+        return Template(head, tail, named)
+    reader = AnswerReader(_ROOM)
+    reader.frame(head + _PROBE + tail)
+    if reader.kept.text == _PROBE.decode() and reader.kept.room == _ROOM - len(_PROBE):
+        return KeptTemplate(head, tail, named)
+    return Template(head, tail, named) if reader.kept.room == _ROOM else None
 
 
-def learn_event(frame: bytes, name: PublicName) -> CountedTemplate | None:
-    """Make a template of a /v1/responses event that was read as CONTENT; None if it does not lend itself to it."""
-    found = _around(frame, ("delta",))
+def learn_event(frame: bytes, name: PublicName, *, keeping: bool = False) -> CountedTemplate | None:
+    """Make a template of a /v1/responses event that was read as CONTENT; None if it does not lend itself to it.
+
+    What is kept is left to the parser.
+    """
+    found = None if keeping else _around(frame, ("delta",))
     if found is None:
         return None
     _, head, rest = found

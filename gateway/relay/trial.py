@@ -15,18 +15,16 @@ from gateway.errors import BadAnswerError, LateError, LostError, UpstreamError
 from gateway.pool.seats import Pool
 from gateway.pool.sending import Errand, Sending
 from gateway.pool.sink import Headers
-from gateway.relay.answer import Clock, StreamedAnswer, outcome_of, whole_reader
+from gateway.relay.account import Clock, Said, examined, found_in, outcome_of
+from gateway.relay.answer import StreamedAnswer, clients_fault, whole_reader
 from gateway.relay.desk import Desk
 from gateway.relay.naming import public_name
 from gateway.routes.table import Form, Route
 from gateway.split.choice import Choice
 from serving.wire import WholeAnswer
 
-_KEPT_TEXT: Final = 32_000  # characters of an answer that a shadow compares
+_KEPT_TEXT: Final = 32_000  # characters of an answer that a shadow compares, or that are searched for flaws
 _OK: Final = 200
-_SERVER_ERRORS: Final = 500
-# A client cannot have caused these: it chose neither the engine nor the name it is served by.
-_ARMS_FAULT: Final = frozenset({401, 403, 404, 405, 408, 429})
 _PASSED_BACK: Final = frozenset({b"metadata"})  # where an engine describes an embedding in bytes
 _NOTHING: Final = WholeAnswer()
 # Enum members are looked up in Python (0.14 us each in 3.11); these are used for every request.
@@ -148,6 +146,8 @@ class Trial:
     def resume(self) -> None:
         """Go on."""
         self._paused = False
+        if self._stream is not None:
+            self._stream.resume(monotonic())
         if self._sending is not None:
             self._sending.resume()
 
@@ -166,20 +166,14 @@ class Trial:
 
     def outcome(self, result: Result) -> Outcome:
         """Return what this try leaves behind."""
-        choice, stream = self.choice, self._stream
-        first = None if stream is None else stream.first_content_at
-        return outcome_of(
-            choice.arm,
-            choice.endpoint,
-            result,
-            self._said if stream is None else stream.reader,
-            Clock(self._began, self._ended or monotonic(), first),
-            slice_=choice.slice,
-            stage=choice.split.stage,
-            status=self._status,
-            evidence=choice.evidence,
-            at=choice.at,
-        )
+        stream, sending = self._stream, self._sending
+        said: Said = self._said if stream is None else stream.reader
+        clock = Clock(self._began, self._ended or monotonic())
+        if stream is not None:
+            clock.first_content, clock.stall = stream.first_content_at, stream.stall
+        replica = -1 if sending is None else sending.replica
+        found = found_in(said, self.choice, self._story.ask) if result is _GOOD else ()
+        return outcome_of(self.choice, result, said, clock, status=self._status, replica=replica, found=found)
 
     # the engine's connection calls these
 
@@ -217,7 +211,11 @@ class Trial:
         if self._stream is None or not self._client.answered:
             self._story.failed(self, error)
             return
-        self.result = _LATE if isinstance(error, LateError) else _BAD
+        self.result = _BAD
+        if isinstance(error, LateError):
+            self.result = _LATE
+            if not self._paused:
+                self._stream.cut(self._ended)
         self._end_stream(self._stream)
 
     def _gather(self, piece: bytes, _at: float) -> None:
@@ -254,7 +252,7 @@ class Trial:
 
     def _end_whole(self, body: bytes, at: float) -> None:
         status = self._status
-        if status != _OK and not _clients_fault(status):
+        if status != _OK and not clients_fault(status):
             self._story.failed(self, EngineError(status, body))
             return
         story, client, head = self._story, self._client, type_line(self._kind)
@@ -278,7 +276,7 @@ class Trial:
 
     @property
     def _kept_text(self) -> int:
-        return _KEPT_TEXT if self.sampled else 0
+        return _KEPT_TEXT if self.sampled or examined(self.choice) else 0
 
     def _end_stream(self, answer: StreamedAnswer) -> None:
         client = self._client
@@ -296,8 +294,3 @@ class Trial:
 
 def _deaf(_: bytes, _at: float) -> None:
     """Hear nothing more."""
-
-
-def _clients_fault(status: int) -> bool:
-    """Tell whether a status says that the request was at fault, and not the arm."""
-    return 400 <= status < _SERVER_ERRORS and status not in _ARMS_FAULT  # noqa: PLR2004

@@ -134,6 +134,35 @@ def test_no_more_text_is_kept_than_asked():
     assert read(GOOD, keep_text=0)[0].text == ""
 
 
+def test_the_arguments_of_tool_calls_are_kept_by_item():
+    """A call that begins is one, with or without arguments; refusals are noted, calls of the engine's own are not."""
+    call = {"type": "function_call", "name": "f", "arguments": ""}
+    reader, _ = read(
+        [
+            event("response.output_item.added", 1, output_index=0, item={"type": "message"}),
+            event("response.output_text.delta", 2, output_index=0, delta="Well"),
+            event("response.output_item.added", 3, output_index=1, item=call),
+            event("response.function_call_arguments.delta", 4, output_index=1, delta='{"a"'),
+            event("response.function_call_arguments.delta", 5, output_index=1, delta=":1}"),
+            event("response.output_item.added", 6, output_index=2, item=call),
+            event("response.mcp_call_arguments.delta", 7, output_index=3, delta="{"),
+            event("response.function_call_arguments.delta", 8, delta="no index"),
+        ]
+    )
+    assert (reader.kept.text, reader.kept.arguments, reader.kept.refused) == ("Well", ('{"a":1}', ""), False)
+    assert read([event("response.refusal.delta", 1, delta="No")])[0].kept.refused
+
+
+def test_a_whole_responses_words_are_kept_as_a_streams():
+    """Text, arguments, refusals; nothing if nobody asked."""
+    calls = [{"type": "function_call", "arguments": one} for one in ("{}", '{"a', None)]
+    refused = {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}
+    body = json.dumps(response("completed", output=[MESSAGE, *calls, refused])).encode()
+    kept = read_response(body, 100).kept
+    assert (kept.text, kept.arguments, kept.refused) == ("Hello", ("{}", '{"a', ""), True)
+    assert (read_response(body).kept.text, read_response(body).kept.arguments) == ("", ())
+
+
 def test_a_whole_response_is_complete_by_its_status():
     """The same rule for one body."""
     answer = read_response(json.dumps(response("completed")).encode(), keep_text=4)

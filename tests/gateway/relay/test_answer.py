@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.relay.answer import MANNERS, StreamedAnswer, whole_reader
+from gateway.relay.answer import MANNERS, StreamedAnswer, clients_fault, whole_reader
 from gateway.relay.naming import PublicName
 from gateway.routes.table import Form
 from serving.responses import ResponsesReader
@@ -107,6 +107,53 @@ def test_the_first_content_is_timed_not_the_role():
     answer.take(content("a"), 2.0)
     answer.take(content("b"), 3.0)
     assert answer.first_content_at == 2.0
+
+
+@settings(deadline=None)  # the machine is shared; a slow example is no failure
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.lists(st.none() | st.text(max_size=5), max_size=3)), max_size=8),
+    st.sampled_from([0, 100]),
+)
+def test_the_longest_wait_between_pieces_of_content_is_the_stall(pieces: list[tuple[int, list[str | None]]], keep: int):
+    """Neither comments, nor frames without text, nor several in one piece make any difference, nor does a template."""
+    answer = StreamedAnswer(SAME, usage_asked=True, keep_text=keep)
+    now, times = 1, []
+    for wait, texts in pieces:
+        now += wait
+        answer.take(b"".join(b": ping\n\n" if text is None else content(text) for text in texts), float(now))
+        times += [now] * any(texts)
+    assert answer.stall == (max((b - a for a, b in pairwise(times)), default=0) or None)
+
+
+def test_a_wait_that_a_limit_ends_is_a_stall_too():
+    """Before any content there is none: that wait is the TTFT's."""
+    answer = StreamedAnswer(SAME, usage_asked=True)
+    answer.cut(30.0)
+    assert answer.stall is None
+    answer.take(content("a"), 1.0)
+    answer.take(content("b"), 3.0)
+    answer.cut(4.0)
+    assert answer.stall == 2.0
+    answer.cut(33.0)
+    assert answer.stall == 30.0
+
+
+def test_a_wait_for_the_client_is_no_stall():
+    """The engine had to wait as well."""
+    answer = StreamedAnswer(SAME, usage_asked=True)
+    for now, text in ((1.0, "a"), (2.0, "b")):
+        answer.take(content(text), now)
+    answer.resume(60.0)
+    answer.take(content("c"), 60.5)
+    assert answer.stall == 1.0
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(400, True), (422, True), (404, False), (429, False), (500, False), (200, False)]
+)
+def test_a_client_is_blamed_for_what_it_caused_alone(status: int, expected: bool):
+    """It chose neither the engine nor the name it is served by, nor how much the engine has to do."""
+    assert clients_fault(status) is expected
 
 
 @pytest.mark.parametrize("half", [b'data: {"id', b"data", b": pin"])

@@ -28,6 +28,9 @@ HEADS = [
     START.replace(b'"m"', b'"other"') + b'"delta":{"content":"',
     START.replace(b'"choices"', b'"note":{"content":"hi"},"choices"') + b'"delta":{"content":"',
     START.replace(b'"choices"', b'"error":{"content":"oh"},"choices"') + b'"delta":{"content":"',
+    START + b'"delta":{"refusal":"no","content":"',
+    START + b'"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{"}}],"content":"',
+    START + b'"delta":{"content":"one"}},{"index":1,"delta":{"content":"',
 ]
 TAIL = b'"},"logprobs":null,"finish_reason":null}]}\n\n'
 TAILS = [
@@ -43,6 +46,7 @@ TAILS = [
     b'"},"finish_reason":null}]}\r\r',
     b'"}]}\n\n',
     b'"}}]}\n\n',
+    b'"}},{"index":0,"delta":{"content":"b"}}]}\n\n',
 ]
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'
@@ -138,17 +142,15 @@ def told(answer: StreamedAnswer, pieces: list[bytes]) -> tuple:
         answer.held,
         answer.end(),
         state,
-        reader.text,
-        answer.first_content_at,
+        (reader.text, reader.kept.arguments, reader.kept.refused, reader.kept.room),
+        (answer.first_content_at, answer.stall),
         getattr(reader, "sequence", 0),
     )
 
 
 def parsed_only(form: Form, name: PublicName, keep_text: int = 0) -> StreamedAnswer:
     """An answer that learns nothing."""
-    answer = StreamedAnswer(name, usage_asked=False, keep_text=keep_text, form=form)
-    answer._lessons = 0
-    return answer
+    return StreamedAnswer(name, usage_asked=False, keep_text=keep_text, form=form, lessons=0)
 
 
 @settings(deadline=None, max_examples=1000)  # the machine is shared; a slow example is no failure
@@ -156,7 +158,7 @@ def parsed_only(form: Form, name: PublicName, keep_text: int = 0) -> StreamedAns
     st.sampled_from([Form.CHAT, Form.RESPONSES, Form.UPLOAD]),
     st.data(),
     st.sampled_from([NAME, PublicName("m", "m")]),
-    st.sampled_from([0, 0, 5]),
+    st.sampled_from([0, 0, 5, 1000]),
 )
 def test_comparing_tells_what_parsing_tells(form: Form, data: st.DataObject, name: PublicName, keep_text: int):
     """Bytes, counts, ends, errors, times: the same for frames like each other, nearly alike, and broken."""
@@ -200,6 +202,30 @@ def test_a_usual_frame_is_not_parsed(head: bytes, text: str):
         reader = AnswerReader()
         assert template.take(head + said + tail, reader) == head.replace(b'"m"', b'"public"') + said + tail
         assert reader.content_chunks == 1
+
+
+@pytest.mark.parametrize(("head", "kept"), [(HEADS[0], True), (HEADS[1], False), (HEADS[4], False)])
+@given(text=st.text(min_size=1, max_size=20), ascii_=st.booleans(), room=st.integers(0, 30))
+def test_a_text_that_is_kept_needs_no_parser_either(head: bytes, kept: bool, text: str, ascii_: bool, room: int):
+    """The first choice's text as a parser reads it, as far as there is room; neither thoughts nor other choices."""
+    template = learn(head + b"first" + TAIL, NAME, keeping=True)
+    assert template is not None
+    reader = AnswerReader(room)
+    said = json.dumps(text, ensure_ascii=ascii_).encode("utf-8", "surrogatepass")[1:-1]
+    assert template.take(head + said + TAIL, reader) is not None
+    assert reader.text == (text[:room] if kept else "")
+
+
+@pytest.mark.parametrize("frame", [HEADS[-2] + b"a" + TAIL, HEADS[4] + b"a" + TAILS[-1]])
+def test_nothing_is_learned_where_something_else_is_kept(frame: bytes):
+    """Arguments of a tool, the first choice's text behind another's: the parser keeps them."""
+    assert learn(frame, NAME) is not None
+    assert learn(frame, NAME, keeping=True) is None
+
+
+def test_events_whose_text_is_kept_are_parsed():
+    """Text, arguments and thoughts are all `delta` there."""
+    assert learn_event(EVENT + b"a" + EVENT_TAILS[0] % b"4", NAME, keeping=True) is None
 
 
 def test_a_usual_event_is_not_parsed_and_its_number_is_known():
