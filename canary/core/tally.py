@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import ceil, log
 from typing import Final
 
@@ -29,6 +30,8 @@ COST_GRID: Final = 2**40
 COST2_GRID: Final = 2**60
 GROUP_COST_GRID: Final = 2**30  # a group's dollars are whole numbers of steps
 SQUARES: Final = 2**20  # how many squares of the one grid's step are a step of the other
+SUM_MOST: Final = float(1 << 63)  # of any sum: the store's whole numbers end there too
+_BLOCK_DIGITS: Final = 12
 COST_MOST: Final = 1e6  # USD; no request costs a million, and its square would leave the grid
 _GRIDS: Final = {"sum.cost": COST_GRID, "sum.cost_tokens": COST_GRID, "sum.cost2": COST2_GRID}
 
@@ -182,10 +185,11 @@ def parse(fields: Mapping[str, str]) -> dict[Key, Tally]:
     for name, text in fields.items():
         key, word = _parse_name(name)
         try:
-            if word.startswith("sum."):
-                sums.setdefault(key, {})[word] = _snap(word, float(text))
+            amount = _amount(word, text)
+            if isinstance(amount, float):
+                sums.setdefault(key, {})[word] = _snap(word, amount)
             else:
-                counts.setdefault(key, {})[word] = int(text)
+                counts.setdefault(key, {})[word] = amount
         except ValueError as error:
             raise TallyError(f"tally field {name!r}: {text!r} is no number; delete the field") from error
     return {key: Tally(counts.get(key, {}), sums.get(key, {})) for key in sorted(counts.keys() | sums.keys())}
@@ -205,9 +209,31 @@ def _parse_name(name: str) -> tuple[Key, str]:
     try:
         stage, arm, rest = name.split("|", 2)
         slice_, word = rest.rsplit("|", 1)
+        _check(word)
         return (int(stage), arm, slice_), word
     except ValueError as error:
         raise TallyError(f"tally field {name!r} is not 'stage|arm|slice|name'; delete the field") from error
+
+
+def _amount(word: str, text: str) -> Amount:
+    amount = float(text) if word.startswith("sum.") else int(text)
+    if abs(amount) > SUM_MOST:
+        raise ValueError(text)
+    return amount
+
+
+@lru_cache(maxsize=1 << 16)
+def _check(word: str) -> None:
+    """Raise ValueError on the name of a place that no histogram and no block has."""
+    name, dot, place = word.partition(".")
+    if not dot or name == "sum":
+        return
+    _, at, block = name.partition("@")
+    if at and (place not in BLOCK_WORDS or not 0 < len(block) <= _BLOCK_DIGITS):
+        raise ValueError(word)
+    if not at and abs(int(place)) > TOP:
+        raise ValueError(word)
+    int(block or 0)
 
 
 def _snap(name: str, amount: float) -> float:

@@ -257,3 +257,23 @@ def test_a_record_takes_under_five_microseconds() -> None:
     ledger = Ledger()
     taken = timeit.repeat(lambda: ledger.record(ANSWER), timer=time.process_time, number=1000, repeat=5)
     assert min(taken) / 1000 < 5e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("1|candidate||done", "9" * 30),
+        ("1|candidate||sum.cost", "1e300"),
+        ("1|candidate||sum.cost", "inf"),
+        ("1|candidate||ttft.x", "1"),
+        ("1|candidate||ttft.1001", "1"),
+        ("1|candidate||ttft@x.n", "1"),
+        ("1|candidate||ttft@5.q", "1"),
+        ("1|candidate||ttft@1000000000000.n", "1"),
+    ],
+)
+def test_what_no_worker_can_have_added_up_is_refused(name: str, text: str) -> None:
+    """A number beyond the store's, or a place that no histogram and no block has: one line, and the field's name."""
+    with pytest.raises(TallyError, match="delete the field") as caught:
+        parse({name: text})
+    assert name in str(caught.value)
