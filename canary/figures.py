@@ -56,6 +56,11 @@ def milliseconds(value: float | None) -> str:
     return f"{value / 1000:.1f} s" if value >= 10_000 else f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"  # noqa: PLR2004
 
 
+def clock(value: float | None) -> str:
+    """Seconds as milliseconds."""
+    return milliseconds(None if value is None else 1000 * value)
+
+
 def usd(value: float | None) -> str:
     """Dollars; below ten cents with four decimals."""
     if value is None:
@@ -83,13 +88,25 @@ GUARD_UNITS: dict[str, Callable[[float | None], str]] = {
     "error_rate": points,
     "empty": points,
     "truncated": points,
+    "refusal": points,
+    "malformed": points,
+    "repetition": points,
     "ttft_p95": ratio,
     "ttft_p99": ratio,
     "tpot_p95": ratio,
+    "stall_p99": ratio,
+    "e2e_p95": ratio,
+    "output_length": ratio,
     "cost_per_token": ratio,
     "cost_per_request": ratio,
     "shadow_quality": difference,
+    "error_rate_limit": share,
+    "ttft_p95_limit": clock,
+    "ttft_p99_limit": clock,
+    "tpot_p95_limit": clock,
+    "sample_ratio": ratio,
 }
+BANDS = frozenset({"output_length", "sample_ratio"})  # too little is as bad as too much
 
 
 def guard_name(finding: Mapping[str, Any]) -> str:
@@ -116,17 +133,26 @@ def progress(finding: Mapping[str, Any]) -> float | None:
 
     A breach takes an estimate beyond the margin too, so a difference that is proved but allowed is no way towards one.
     """
-    evidence, threshold = finding.get("evidence"), finding.get("threshold")
-    if evidence is None or not threshold:
-        return None
-    return 0.0 if _allowed(finding) else float(min(1.0, max(0.0, evidence / threshold)))
+    return None if (part := _part(finding, "evidence", "threshold")) is None else 0.0 if allowed(finding) else part
 
 
-def _allowed(finding: Mapping[str, Any]) -> bool:
+def passing(finding: Mapping[str, Any]) -> float | None:
+    """How far a finding has come towards a pass, 0..1; nothing as long as the estimate is beyond the margin."""
+    return None if (part := _part(finding, "passing", "pass_threshold")) is None else part if allowed(finding) else 0.0
+
+
+def _part(finding: Mapping[str, Any], has: str, needs: str) -> float | None:
+    evidence, threshold = finding.get(has), finding.get(needs)
+    return None if evidence is None or not threshold else float(min(1.0, max(0.0, evidence / threshold)))
+
+
+def allowed(finding: Mapping[str, Any]) -> bool:
     """Tell whether the estimate lies within the margin; of a score, less is worse, and its margin is below zero."""
     estimate, margin = finding.get("estimate"), finding.get("margin")
     if estimate is None or margin is None:
         return False
+    if (finding.get("name") or finding.get("guardrail")) in BANDS:
+        return bool(1 / margin <= estimate <= margin)
     return bool(estimate >= margin if margin < 0 else estimate <= margin)
 
 

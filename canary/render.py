@@ -1,4 +1,4 @@
-"""The terminal's faces of a release: status at a glance, why and what next, the audit.
+"""The terminal's faces of a release: status at a glance, one line of it, the audit.
 
 Pure: JSON in, Rich renderables out. Rich drops the colours when standard output is not a terminal.
 """
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from canary import figures
+from canary import figures, words
 from canary.place import Place, place
 
 JSON = Mapping[str, Any]
@@ -38,7 +38,7 @@ def bar(part: float | None, width: int = 20) -> str:
 
 def status(state: JSON) -> RenderableType:
     """Draw the glance: phase, shares, what is to go, guardrails, spend, overlays, last events."""
-    parts: list[RenderableType] = [_headline(state), _facts(state)]
+    parts: list[RenderableType] = [headline(state), _facts(state)]
     if state.get("guardrails"):
         parts.append(_guards(state["guardrails"]))
     if state.get("timeline"):
@@ -46,7 +46,8 @@ def status(state: JSON) -> RenderableType:
     return Group(*parts)
 
 
-def _headline(state: JSON) -> Text:
+def headline(state: JSON) -> Text:
+    """Name the release, its phase and where in it it stands."""
     phase = str(state.get("phase") or "no release")
     text = Text.assemble((str(state.get("model", "?")), "bold"), "  ", str(state.get("release") or ""), "  ")
     text.append(phase, PHASE_STYLE.get(phase, "bold cyan"))
@@ -80,10 +81,16 @@ def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
     if togo := to_go(state):
         yield "to go", escape(togo)
     yield "spend", _spend(state)
+    for name, said in (
+        ("reference", words.references(state.get("reference"))),
+        ("load", words.load(state.get("load"))),
+    ):
+        if said:
+            yield name, said
     for name, why in overlays(state.get("overlays")):
         yield f"[yellow]{name}[/]", escape(why)
-    if waiting := _waiting(state):
-        yield "waiting", escape(waiting)
+    if ahead := waiting(state):
+        yield "waiting", escape(ahead)
     if state.get("reason"):
         yield "reason", escape(str(state["reason"]))
 
@@ -107,10 +114,10 @@ def _count(value: Any) -> int:
     return len(value) if isinstance(value, list | tuple | dict) else int(value or 0)
 
 
-def _waiting(state: JSON) -> str:
-    """What the next step waits for, unless an overlay says the same."""
-    waiting = str(state.get("waiting") or "")
-    return "" if any(why == waiting for _, why in overlays(state.get("overlays"))) else waiting
+def waiting(state: JSON) -> str:
+    """Say what the next step waits for, unless an overlay says the same."""
+    ahead = str(state.get("waiting") or "")
+    return "" if any(why == ahead for _, why in overlays(state.get("overlays"))) else ahead
 
 
 def to_go(state: JSON) -> str:
@@ -190,50 +197,6 @@ def _at(what: str, row: JSON) -> str:
     after = place(row.get("after")) if "after" in row else Place(str(row.get("phase") or ""), row.get("percent"))
     led = f"{after.phase} {figures.percent(after.percent)}"
     return what if not after.phase else led if what == after.phase else f"{what} → {led}"
-
-
-def explain(state: JSON) -> RenderableType:
-    """Say in words, for each guardrail, what was found and why; then what happens next."""
-    parts: list[RenderableType] = [_headline(state)]
-    parts += [_finding(finding) for finding in state.get("guardrails") or ()]
-    if len(parts) == 1:
-        parts.append(Text("No guardrail has looked at any traffic yet."))
-    parts.append(Text.assemble(("next: ", "bold"), next_words(state)))
-    return Group(*parts)
-
-
-def _finding(finding: JSON) -> RenderableType:
-    verdict, margin = str(finding.get("verdict") or "unknown"), figures.guard_figure(finding, "margin")
-    head = Text.assemble((f"{figures.guard_name(finding)}: ", "bold"), (verdict, VERDICT_STYLE.get(verdict, "magenta")))
-    numbers = (
-        f"  {figures.guard_figure(finding, 'estimate')} (95 % {figures.guard_interval(finding)}), margin {margin}, "
-        f"n {figures.number(finding.get('n'))}, evidence {figures.evidence(finding.get('evidence'))} of "
-        f"{figures.evidence(finding.get('threshold'))} ({figures.share(figures.progress(finding))}); "
-        f"a breach means {finding.get('on_breach') or 'rollback'}"
-    )
-    why = Text(f"  why: {finding.get('reason') or 'no reason recorded'}")
-    return Group(Text(""), head, Text(numbers, "dim"), why)
-
-
-NEXT = {
-    "draft": "preflight begins",
-    "preflight": "shadow begins once the gates have passing reports for this candidate",
-    "shadow": "the canary's first step begins once enough shadow pairs are compared and no guardrail fails",
-    "canary": "the next step begins once its time and its evidence are there and no guardrail fails",
-    "bake": "promotion is final once the bake ends without a failing guardrail; the old baseline stays warm until then",
-    "promoted": "nothing: the candidate is the baseline now; `linnet rollback` gives the old one its place back",
-    "rolled_back": "nothing: the digest is quarantined; `linnet retry --reason TEXT` tries it again",
-    "aborted": "nothing: no judgement was made; `linnet start SPEC` or `linnet retry` begins again",
-    "superseded": "nothing: another release took its place",
-}
-
-
-def next_words(state: JSON) -> str:
-    """Say what happens next, and what holds it back."""
-    words = NEXT.get(str(state.get("phase")), "nothing: no release is under way; `linnet start SPEC` begins one")
-    waiting = _waiting(state) or to_go(state)
-    held = "; ".join(f"{name}{f' ({why})' if why else ''}" for name, why in overlays(state.get("overlays")))
-    return f"{words}{f'; waiting for: {waiting}' if waiting else ''}{f'; now {held}' if held else ''}"
 
 
 def milestone(state: JSON) -> object:

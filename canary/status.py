@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from canary import conditions, references
 from canary.assess import Tallies, arm_tally, bills, calibrated, spend
 from canary.core.arms import Arm
 from canary.core.events import Evidence
@@ -49,6 +50,8 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
             "behind": sorted(worker for worker, generation in live.items() if generation < release.generation),
         },
         "guardrails": [{"name": one["guardrail"], **one} for one in await _findings(store, release, look)],
+        "reference": conditions.reference(references.read(await store.reference(model)), now),
+        "load": conditions.load(release, tallies, now),
         "spend_usd": spend(release, load, now),
         "usd_per_million_tokens": {"bill": dict(bills(load)), "calibrated": dict(calibrated(tallies))},
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from canary.core.state import Release
-from canary.core.tally import parse
+from canary.core.tally import CONTROL, parse
 
 LEAST = 100  # requests; fewer say little
 
@@ -27,8 +27,8 @@ def measured(release: Release, fields: Mapping[str, str], now: float) -> Measure
     """
     last = release.stage if release.active else release.stage - 1
     assigned: dict[str, int] = {}
-    for (stage, _, slice_), tally in parse(fields).items():
-        if stage <= last:
+    for (stage, arm, slice_), tally in parse(fields).items():
+        if stage <= last and arm != CONTROL:  # a part of the baseline, counted with it
             assigned[slice_] = assigned.get(slice_, 0) + tally.count("assigned")
     total, seconds = sum(assigned.values()), (now if release.active else release.ended or now) - release.started
     if total < LEAST or seconds <= 0:

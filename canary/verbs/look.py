@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
+from canary import explain as reasons
 from canary import history as past
 from canary import options, render
 from canary.client import Client, connect, only_model
@@ -142,10 +143,9 @@ def explain(
     client = connect(url, store)
     state = client.status(only_model(client, model))
     if as_json:
-        fields = ("model", "release", "phase", "overlays", "guardrails", "reason")
-        options.print_json({**{key: state.get(key) for key in fields}, "next": render.next_words(state)})
+        options.print_json(reasons.to_json(state))
         return
-    render.console().print(render.explain(state))
+    render.console().print(reasons.draw(state))
 
 
 def audit(

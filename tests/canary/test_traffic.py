@@ -28,3 +28,9 @@ def test_too_little_tells_nothing():
     assert measured(ACTIVE, {"1|baseline||assigned": "99"}, 1100.0) is None
     assert measured(ACTIVE, {"1|baseline||assigned": "500"}, 1000.0) is None
     assert measured(ACTIVE, {}, 1100.0) is None
+
+
+def test_the_control_is_counted_once():
+    """Its requests are the baseline's."""
+    sums = {"1|baseline||assigned": "300", "1|candidate||assigned": "100", "1|control||assigned": "100"}
+    assert measured(ACTIVE, sums, 1100.0).rps == 4.0
