@@ -1,0 +1,48 @@
+"""Rates of events: what they say, and that a unit counts once."""
+
+from __future__ import annotations
+
+import pytest
+
+from canary.core.signals import StageView
+from canary.core.tally import Tally
+from tests.canary.core.signals.arms import arm, read
+
+
+def test_the_error_rate_says_its_numbers() -> None:
+    """Errors and timeouts over completed requests, in both arms, against the margin."""
+    got = read("error_rate", StageView(1, 0.5, arm(160, error=10, timeout=2), arm(164, error=1)), margin=0.005)
+    assert got.facts == "12/160 (7.5%) against 1/164 (0.6%), +6.9 pp > +0.5 pp allowed"
+    assert (got.n, got.beyond, got.missing) == (160, True, "")
+    assert got.low is not None
+    assert got.high is not None
+    assert got.low < 0.069 < got.high
+    assert got.fail > 4
+    assert got.passing < 0
+
+
+def test_rates_are_never_pooled_over_stages() -> None:
+    """Errors that rose for both arms while the share grew show no difference."""
+    before = StageView(1, 0.1, arm(100, error=1), arm(900, error=9))
+    after = StageView(2, 0.9, arm(900, error=90), arm(100, error=10))
+    got = read("error_rate", before, after, margin=0.05)
+    assert got.estimate == pytest.approx(0.0, abs=1e-12)
+    assert got.fail < 1
+
+
+def test_stages_without_chance_are_no_comparison() -> None:
+    """A share of nothing or of everything leaves a randomised test nothing to read."""
+    views = [StageView(0, 0.0, arm(9), arm(900)), StageView(1, 1.0, arm(900), arm(9))]
+    assert read("error_rate", *views, margin=0.05).unknown == "no completed request of the candidate yet"
+
+
+def test_a_stage_with_one_silent_arm_adds_nothing_to_the_difference() -> None:
+    """A difference needs both arms in the same stage."""
+    views = [StageView(1, 0.5, arm(10, error=1), Tally()), StageView(2, 0.5, Tally(), arm(10))]
+    assert read("error_rate", *views, margin=0.05).estimate == 0.0
+
+
+def test_the_smallest_sample_is_asked_of_both_arms() -> None:
+    """A baseline of few requests is as little evidence as a candidate of few."""
+    got = read("error_rate", StageView(1, 0.5, arm(500), arm(20)), margin=0.05, min_samples=200)
+    assert got.missing == "needs 200 completed requests an arm, has 500 and 20"
