@@ -44,6 +44,11 @@ class Case:
     claimed: bool = True
 
     @property
+    def title(self) -> str:
+        """Its name in a table."""
+        return f"{self.name}{', 6 h reference' if self.reference else ''}{'' if self.claimed else ' (*outside*)'}"
+
+    @property
     def key(self) -> str:
         """Its name among all."""
         told = ", 6 h reference" if self.reference else ""
@@ -123,6 +128,8 @@ def _harmed(name: str, share: float, harm: Harm, *, reference: bool) -> Case:
     return Case(name, share, replace(scene, world=replace(scene.world, harm=harm)), reference=reference)
 
 
+_PEERS_EQUAL = ("exchangeable arms", "own noise, 3 min", "both arms noisy, 10 min")
+_PEERS_WORSE = ("error +5 pp", "cost x1.15", "TTFT x1.5", "TPOT x1.25")
 WORSE: Sequence[Case] = (
     *(_harmed(name, share, harm, reference=False) for name, harm in OTHER.items() for share in (FEW, HALF)),
     *(
@@ -131,4 +138,10 @@ WORSE: Sequence[Case] = (
         for name, harm in LATENCY.items()
         for share in (FEW, HALF)
     ),
+)
+BESIDE: Sequence[Case] = tuple(
+    case
+    for names, cases in ((_PEERS_EQUAL, EQUAL), (_PEERS_WORSE, WORSE))
+    for case in cases
+    if case.name in names and not case.reference
 )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import TypeVar
 
 import numpy as np
 
 from bench.guardrails.cases import POLICY, Case
 from bench.guardrails.crowd import Crowd
+from bench.guardrails.minutes import Minutes
+from bench.guardrails.peers import OURS, PEERS
 from bench.guardrails.references import referred
 from bench.guardrails.streams import Stream
 from canary.core.policy import Policy
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +63,35 @@ def tell(batch: Batch) -> list[Told]:
     return [Told(*crowd.failed.get(run, over[run])) for run in range(batch.runs)]
 
 
+def tell_peers(batch: Batch) -> list[tuple[str, Told]]:
+    """Tell a batch to all the peers and to the guardrails at once, and return what each has said of each run."""
+    case, minutes = batch.case, Minutes(batch.runs)
+    crowd = Crowd(batch.policy, case.scene, batch.runs)
+    peers = {name: make(batch.runs) for name, make in PEERS.items()}
+    failed: dict[str, dict[int, Told]] = {name: {} for name in peers}
+    seconds = case.scene.world.seconds
+    for second in Stream(case.scene, batch.runs, batch.chance).seconds():
+        crowd.take(second)
+        if not minutes.take(second):
+            continue
+        for name, peer in peers.items():
+            for run in np.flatnonzero(peer.look(minutes, second.number // 60, last=second.number + 60 > seconds)):
+                failed[name].setdefault(int(run), Told(second.number, int(crowd.requests[run]), name))
+    failed[OURS] = {run: Told(*told) for run, told in crowd.failed.items()}
+    over = [Told(seconds, int(requests), "") for requests in crowd.requests]
+    return [(name, found.get(run, over[run])) for name, found in failed.items() for run in range(batch.runs)]
+
+
 def tell_all(
-    cases: Sequence[tuple[Case, int]], size: int, processes: int, policy: Policy = POLICY
-) -> Iterator[tuple[Case, list[Told]]]:
+    cases: Sequence[tuple[Case, int]], size: int, processes: int, teller: Callable[[Batch], list[T]]
+) -> Iterator[tuple[Case, list[T]]]:
     """Tell so many runs of each case, in batches of a size (the last is whole too), and yield each when it is told."""
-    batches = [
-        [Batch(case, number, min(size, runs), policy) for number in range(-(-runs // size))] for case, runs in cases
-    ]
+    batches = [[Batch(case, number, min(size, runs)) for number in range(-(-runs // size))] for case, runs in cases]
     if processes <= 1:
         for (case, _), some in zip(cases, batches, strict=True):
-            yield case, [told for batch in some for told in tell(batch)]
+            yield case, [told for batch in some for told in teller(batch)]
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting = [[pool.submit(tell, batch) for batch in some] for some in batches]
+        waiting = [[pool.submit(teller, batch) for batch in some] for some in batches]
         for (case, _), futures in zip(cases, waiting, strict=True):
             yield case, [told for future in futures for told in future.result()]

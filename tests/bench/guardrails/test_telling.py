@@ -17,7 +17,7 @@ def test_a_batch_is_the_same_whoever_tells_it():
     """One process or two, alone or among others."""
     case = short(DEAR)
     alone = tell(Batch(case, 1, 10))
-    (_, one), (_, two) = (next(tell_all([(case, 20)], 10, processes)) for processes in (1, 2))
+    (_, one), (_, two) = (next(tell_all([(case, 20)], 10, processes, tell)) for processes in (1, 2))
     assert one == two
     assert one[10:] == alone
     assert any(told.failed for told in one)
