@@ -216,3 +216,34 @@ def test_a_family_of_weighted_evidence_is_fair(weights: tuple[float, float]) -> 
         counted += chance * math.fsum(w * math.exp(log) for log, w in beyond)
     assert total == pytest.approx(1.0, rel=1e-9)
     assert counted < 1
+
+
+@pytest.mark.parametrize("base", [0.0, 0.3])
+def test_units_that_come_again_in_the_next_stage_are_at_most_fair(base: float) -> None:
+    """All outcomes of three sticky units that ask once in each of two stages, the share growing from 20 % to 60 %.
+
+    Their first failure counts, in the stage in which it is: at equal rates E against harm has the mean 1, and with
+    every request's rates apart by the margin E for it at most 1, whether one stops after the first stage or not.
+    """
+    margin, shares = 0.1, (0.2, 0.6)
+    arms = ((("c", "c"), 0.2), (("b", "c"), 0.4), (("b", "b"), 0.4))
+    harmless = margin_proved = 0.0
+    for units in product(product(arms, ("first", "second", "never")), repeat=3):
+        counts = [[0, 0, 0], [0, 0, 0]]  # by stage: candidate's events, the baseline's, units that are new
+        chance, worse = 1.0, 1.0
+        for (sides, part), when in units:
+            rates = [(base, base + margin * (side == "c")) for side in sides]
+            counts[0][2] += 1
+            if when != "never":
+                stage = 0 if when == "first" else 1
+                counts[stage][sides[stage] == "b"] += 1
+            for which in (0, 1):
+                p, q = rates[0][which], rates[1][which]
+                of = {"first": p, "second": (1 - p) * q, "never": (1 - p) * (1 - q)}[when]
+                chance, worse = (chance * part * of, worse) if which == 0 else (chance, worse * part * of)
+        stages = [Events(s, c, b, max(n, c + b)) for s, (c, b, n) in zip(shares, counts, strict=True)]
+        harmless += chance * math.exp(bounds.log_e_more_restarted(stages, 2))
+        early = math.exp(bounds.log_e_within(stages[:1], margin))
+        margin_proved += worse * (early if early > 1.02 else math.exp(bounds.log_e_within(stages, margin)))
+    assert harmless == pytest.approx(1.0, rel=1e-9)
+    assert 0.5 < margin_proved <= 1 + 1e-9

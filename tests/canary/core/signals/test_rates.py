@@ -46,3 +46,50 @@ def test_the_smallest_sample_is_asked_of_both_arms() -> None:
     """A baseline of few requests is as little evidence as a candidate of few."""
     got = read("error_rate", StageView(1, 0.5, arm(500), arm(20)), margin=0.05, min_samples=200)
     assert got.missing == "needs 200 completed requests an arm, has 500 and 20"
+
+
+def test_a_unit_that_retries_is_one_event() -> None:
+    """A user whose hundred requests fail is one failure as evidence, and a hundred to the operator's eye."""
+    retried = arm(1000, done_again=900, error=100, failed_again=99)
+    once = arm(100, error=1)
+    view, other = StageView(1, 0.5, retried, arm(100)), StageView(1, 0.5, once, arm(100))
+    got, same = read("error_rate", view, margin=0.05), read("error_rate", other, margin=0.05)
+    assert (got.fail, got.passing, got.n) == (same.fail, same.passing, 100)
+    assert got.facts.startswith("100/1000 (10.0%)")
+
+
+def test_units_that_were_there_before_the_stage_still_fail_in_it() -> None:
+    """Sticky users who were all seen in the first stage meet a candidate that breaks in the second: it is found."""
+    before = StageView(1, 0.5, arm(500), arm(500))
+    after = StageView(
+        2,
+        0.5,
+        arm(900, done_again=900, error=300, failed_again=100),
+        arm(900, done_again=900, error=3, failed_again=1),
+    )
+    got = read("error_rate", before, after, margin=0.05)
+    assert (got.unknown, got.beyond) == ("", True)
+    assert got.fail > 50
+    assert got.passing < 0
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [{"error": 101}, {"error": 1, "failed_again": 2}, {"done_again": 101}],
+)
+def test_counts_that_no_traffic_leaves_are_unknown(counts: dict[str, int]) -> None:
+    """More failures than requests, or more that came again than came: nobody knows what that is."""
+    got = read("error_rate", StageView(1, 0.5, arm(100, **counts), arm(100)), margin=0.05)
+    assert "contradict themselves" in got.unknown
+
+
+@pytest.mark.parametrize("name", ["refusal", "empty", "truncated", "malformed", "repetition"])
+def test_every_flaw_of_an_answer_is_a_rate_of_its_own(name: str) -> None:
+    """Each has its count, and what a unit did again is taken off under its name."""
+    flawed = StageView(1, 0.5, arm(200, **{name: 40, f"{name}_again": 10}), arm(200))
+    got, errors = read(name, flawed, margin=0.01), read("error_rate", flawed, margin=0.01)
+    assert got.beyond
+    assert got.fail == pytest.approx(
+        read("error_rate", StageView(1, 0.5, arm(200, error=30), arm(200)), margin=0.1).fail
+    )
+    assert errors.fail == pytest.approx(0.0)

@@ -25,3 +25,26 @@ from tests.canary.core.signals.arms import arm, read
 def test_sums_that_cannot_be_trusted_are_unknown(name: str, candidate: Tally, baseline: Tally, words: str) -> None:
     """Missing, contradictory or non-finite sums are said in words, for every signal."""
     assert words == read(name, StageView(1, 0.5, candidate, baseline), margin=0.5).unknown
+
+
+@pytest.mark.parametrize(
+    ("load", "most", "alike"), [(None, 1.0, True), (3.9, 4, True), (0.26, 4, True), (4.1, 4, False), (0.24, 4, False)]
+)
+def test_arms_are_matched_up_to_a_factor_either_way(load: float | None, most: float, alike: bool) -> None:
+    """A candidate with a quarter of the load is no better matched than one with four times it."""
+    assert StageView(1, 0.5, arm(1), arm(1), load).matched(most) is alike
+
+
+@pytest.mark.parametrize(("share", "random"), [(0.0, False), (1.0, False), (0.01, True), (float("nan"), False)])
+def test_chance_divides_only_between_none_and_all(share: float, random: bool) -> None:
+    """A share of nothing, of everything or of no number is no comparison."""
+    assert StageView(1, share, arm(1), arm(1)).random is random
+
+
+def test_a_stage_against_its_control_is_another_place() -> None:
+    """Events counted against the whole baseline and against the control never mix, in any stage."""
+    places = [
+        StageView(stage, 0.5, arm(1), arm(1), control=control).place for stage in range(9) for control in (False, True)
+    ]
+    assert len(set(places)) == 18
+    assert places[::2] == list(range(9))
