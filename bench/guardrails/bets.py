@@ -60,9 +60,14 @@ class Events:
 
 
 class Ratio:
-    """`bounds.log_ratio` and `log_e_ratio` for sums n, x, y, xx, yy, xy, each by (run, stage, arm)."""
+    """`bounds.log_ratio` and `log_e_ratio` for sums n, x, y, xx, yy, xy, each by (run, stage, arm).
 
-    def __init__(self, *, n: Floats, x: Floats, y: Floats, xx: Floats, yy: Floats, xy: Floats) -> None:
+    `leans` are the groups' of `bounds.Sums`, by (run, stage, arm, group).
+    """
+
+    def __init__(
+        self, *, n: Floats, x: Floats, y: Floats, xx: Floats, yy: Floats, xy: Floats, leans: Floats | None = None
+    ) -> None:
         good = (n >= bounds.MIN_UNITS_A_STAGE) & (x > 0) & (y > 0)
         n, x, y = np.where(good, n, 2.0), np.where(good, x, 1.0), np.where(good, y, 1.0)
         ratio = x / y
@@ -75,6 +80,12 @@ class Ratio:
         self._precision = _onward(precision)
         self._pull = _onward(precision * effects)
         self._n = _onward(np.where(usable[..., None], n, 0.0))
+        self._shared = np.zeros_like(precision)
+        if leans is not None and precision.shape[1] > 1:
+            apart = (leans[..., CANDIDATE, :] - leans[..., BASELINE, :]) * precision[..., None]
+            known = np.where(self._precision > 0, self._precision, 1.0)
+            more = (_onward(apart) ** 2).sum(axis=-1) - _onward((apart**2).sum(axis=-1))
+            self._shared = np.maximum(0.0, more) / known**2
 
     @property
     def known(self) -> Bools:
@@ -90,7 +101,8 @@ class Ratio:
     def log_e(self, planned: int) -> Floats:
         """Return ln E that the candidate's is higher."""
         enough = self._n.min(axis=-1) >= bounds.MIN_UNITS
-        z = self._pull / np.sqrt(np.where(enough, self._precision, 1.0))
+        precision = np.where(enough, self._precision, 1.0)
+        z = self._pull / precision / np.sqrt(1 / precision + self._shared)
         nu = np.where(enough, self._n.min(axis=-1) - 1, 1.0)
         logs = np.where(enough, student(z, nu, 15 * self._n[..., CANDIDATE] / 1000), 0.0)
         return restarted(logs[:, 0], list(logs.T), planned)

@@ -101,6 +101,7 @@ EQUAL: Sequence[Case] = (
     *_equal(HALF),
     Case("a ramp 5-25-50 % with load x1.65 and x2.5", HALF, _ramp(OwnNoise())),
     Case("that ramp, own noise of 3 min", HALF, _ramp(noisy(180))),
+    Case("that ramp, sticky sessions", HALF, replace(_ramp(OwnNoise()), sessions=Sessions(pause=60.0))),
     *_equal(FEW),
 )
 

@@ -136,13 +136,14 @@ back by {REQUESTS:,} requests of the candidate, and for a worse one the median o
 - TTFT 0.3 s, TPOT 20 ms, lognormal (sd 0.5 and 0.2) around a load that both arms share (sd 0.3 of log TTFT, two
   minutes); 0.5 % errors, 0.5 % empty, 2 % truncated; cost lognormal (sd 0.5); 20 to 199 tokens.
 - One pair of shadow scores for each request of the candidate at either share, differences with sd 0.15.
-- Sticky sessions: eight requests on average, ten seconds apart, each with a level of cost (sd 0.5) and TTFT (sd 0.3)
-  of its own; one in twenty has all errors. Late reports: 10 % of all and 40 % of slow requests, up to a minute.
+- Sticky sessions: eight requests on average, ten seconds apart (a minute in the ramp), each with a level of cost
+  (sd 0.5) and TTFT (sd 0.3) of its own; one in twenty has all errors. Late reports: 10 % of all and 40 % of slow
+  requests, up to a minute.
 - A reference compares two of the baseline's replicas for six hours, quiet ones or, where noise of half an hour is the
   case, as noisy.
 
 Not in it: candidates that hang (the watchdog), several workers with a tripwire each, restarts of the control plane,
-harm that begins late, sessions in a ramp, slices, a control alongside, warm-up, real engines.
+harm that begins late, slices, a control alongside, warm-up, real engines.
 """
 
 

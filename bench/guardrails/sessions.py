@@ -1,4 +1,4 @@
-"""Who asks: single requests, or sessions that stick to an arm and ask again and again."""
+"""Who asks: single requests, or sessions that stick to an arm while the share does, and ask again and again."""
 
 from __future__ import annotations
 
@@ -67,24 +67,24 @@ class Pool:
         self._begin = rate / how.requests  # sessions a second
         self._error = error / how.prone
         self._begun = 0
-        self._run, self._arm, self._unit = (np.empty(0, np.int64) for _ in range(3))
+        self._run, self._unit = (np.empty(0, np.int64) for _ in range(2))
         self._left = np.empty(0, np.int64)  # requests to come
-        self._error_of, self._slow, self._dear = (np.empty(0) for _ in range(3))
+        self._point, self._error_of, self._slow, self._dear = (np.empty(0) for _ in range(4))
         self.had = {word: np.empty(0, bool) for word in _WORDS}
 
-    def next(self, share: float) -> Callers:
-        """Return who asks this second: sessions under way, and new ones, drawn at the candidate's share."""
+    def next(self, share: float, load: float) -> Callers:
+        """Return who asks this second, sessions under way and new ones; who lies below the share asks the candidate."""
         chance = self._chance
         self._tidy()
         asks = (chance.random(len(self._run)) < 1 / self._how.pause) & (self._left > 0)
         again, before = np.flatnonzero(asks), len(self._run)
-        self._add(np.repeat(np.arange(self._runs), chance.poisson(self._begin, self._runs)), share)
+        self._add(np.repeat(np.arange(self._runs), chance.poisson(self._begin * load, self._runs)))
         who = np.concatenate([again, np.arange(before, len(self._run))])
         who = who[np.argsort(self._run[who], kind="stable")]
         self._left[who] -= 1
         return Callers(
             self._run[who],
-            self._arm[who],
+            (self._point[who] < share).astype(np.int64),
             self._error_of[who],
             self._slow[who],
             self._dear[who],
@@ -99,15 +99,15 @@ class Pool:
         stay = self._left > 0
         if stay.sum() > _TIDY * len(stay):
             return
-        for name in ("_run", "_arm", "_unit", "_left", "_error_of", "_slow", "_dear"):
+        for name in ("_run", "_point", "_unit", "_left", "_error_of", "_slow", "_dear"):
             setattr(self, name, getattr(self, name)[stay])
         self.had = {word: had[stay] for word, had in self.had.items()}
 
-    def _add(self, runs: Ints, share: float) -> None:
+    def _add(self, runs: Ints) -> None:
         chance, how, count = self._chance, self._how, len(runs)
         new = {
             "_run": runs,
-            "_arm": (chance.random(count) < share).astype(np.int64),
+            "_point": chance.random(count),
             "_unit": GROUPS * np.arange(self._begun + 1, self._begun + count + 1) + chance.integers(0, GROUPS, count),
             "_left": chance.geometric(1 / how.requests, count),
             "_error_of": np.where(chance.random(count) < how.prone, self._error, 0.0),

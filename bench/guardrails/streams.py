@@ -154,7 +154,7 @@ class Stream:
     def _callers(self, stage: int) -> Callers:
         step, traffic = self._scene.world.steps[stage], self._scene.world.traffic
         if self._pool is not None:
-            return self._pool.next(step.share)
+            return self._pool.next(step.share, step.load)
         counts = self._chance.poisson(traffic.rate * step.load, self._runs)
         runs = np.repeat(np.arange(self._runs), counts)
         return single(runs, (self._chance.random(len(runs)) < step.share).astype(np.int64), traffic.error)

@@ -100,9 +100,22 @@ class GroupCosts:
         # The groups' dollars are rounded more coarsely than the sum: the product adds what is left, and so do we.
         xn = cost - x.sum(axis=-1) + _products(x, n)
         return {
-            "cost_per_token": Ratio(n=groups, x=cost, y=y.sum(axis=-1), xx=xx, yy=_products(y, y), xy=xy),
-            "cost_per_request": Ratio(n=groups, x=cost, y=n.sum(axis=-1), xx=xx, yy=_products(n, n), xy=xn),
+            "cost_per_token": Ratio(
+                n=groups, x=cost, y=y.sum(axis=-1), xx=xx, yy=_products(y, y), xy=xy, leans=_leans(x, y, cost)
+            ),
+            "cost_per_request": Ratio(
+                n=groups, x=cost, y=n.sum(axis=-1), xx=xx, yy=_products(n, n), xy=xn, leans=_leans(x, n, cost)
+            ),
         }
+
+
+def _leans(x: Floats, y: Floats, total: Floats) -> Floats | None:
+    """Return `bounds.Sums.leans`; of a single stage nobody asks."""
+    if x.shape[1] == 1:
+        return None
+    ratio = total / np.maximum(1.0, y.sum(axis=-1))
+    found: Floats = (x - ratio[..., None] * y) / np.where(total > 0, total, 1.0)[..., None]
+    return found
 
 
 def _products(one: Floats, other: Floats) -> Floats:

@@ -19,6 +19,7 @@ SCENES = {
     "a ramp": Scene(World((Step(0.05, 60), Step(0.25, 60, 1.65), Step(0.5, 60, 2.5)), noise=NOISY)),
     "late": Scene(World((Step(0.3, 70), Step(0.5, 80)), noise=NOISY), late=Late()),
     "sticky": Scene(World(HALF), sessions=Sessions()),
+    "sticky in a ramp": Scene(World((Step(0.1, 60), Step(0.5, 60, 1.5), Step(0.7, 60))), sessions=Sessions(pause=30)),
     "errors": Scene(World(HALF, harm=Harm(error=0.05))),
     "slow": Scene(World(HALF, harm=Harm(ttft=3.0, tpot=1.8))),
     "stalled": Scene(World(HALF, harm=Harm(stall=5.0, stalled=0.2))),
