@@ -23,6 +23,7 @@ from canary.core.tally import (
     bucket,
 )
 
+_BLOCKED: Final = ("ttft", "tpot")
 _BUSY_MOST: Final = 1e6  # seconds; no request takes eleven days, and a damaged clock must not end all sums
 # An Enum looks its members up in Python; every request would pay for it.
 _OK: Final = Result.OK
@@ -61,7 +62,7 @@ class Cell:
 
     def __init__(self) -> None:
         self.counts: defaultdict[str, int] = defaultdict(int)
-        self.blocks: dict[tuple[str, int], list[int]] = {}
+        self.blocks: dict[int, list[int]] = {}  # by number: for each latency of _BLOCKED the sums of BLOCK_WORDS
         self.e2e: defaultdict[int, int] = defaultdict(int)
         self.ttft: defaultdict[int, int] = defaultdict(int)
         self.tpot: defaultdict[int, int] = defaultdict(int)
@@ -106,24 +107,24 @@ class Cell:
         """
         if outcome.cold:
             return
-        ttft = outcome.ttft
+        ttft = tpot = -1
         if outcome.result is _OK:
-            if ttft is not None:
-                self._in_block("ttft", outcome.at, self._measure(self.ttft, ttft))
+            if outcome.ttft is not None:
+                ttft = self._measure(self.ttft, outcome.ttft)
             if outcome.tpot is not None:
-                self._in_block("tpot", outcome.at, self._measure(self.tpot, outcome.tpot))
+                tpot = self._measure(self.tpot, outcome.tpot)
             if outcome.stall is not None:
                 self._measure(self.stall, outcome.stall)
         elif outcome.result is not _TIMEOUT:
             return
-        elif ttft is None:
+        elif outcome.ttft is None:
+            ttft = TOP
             self.ttft[TOP] += 1
-            self._in_block("ttft", outcome.at, TOP)
         else:
-            self._in_block("ttft", outcome.at, self._measure(self.ttft, ttft))
+            ttft, tpot = self._measure(self.ttft, outcome.ttft), TOP
             self.tpot[TOP] += 1
             self.stall[TOP] += 1
-            self._in_block("tpot", outcome.at, TOP)
+        self._in_block(outcome.at, ttft, tpot)
 
     def fields(self) -> Iterator[tuple[str, Amount]]:
         """Give every amount but zeros its name in the store; a name may come twice."""
@@ -140,9 +141,12 @@ class Cell:
 
     def block_fields(self) -> Iterator[tuple[str, int]]:
         """Give the sums of the blocks their names in the store."""
-        for (name, block), sums in self.blocks.items():
-            for word, number in zip(BLOCK_WORDS, sums, strict=True):
-                yield f"{name}@{block}.{word}", number
+        for number, sums in self.blocks.items():
+            for place, name in enumerate(_BLOCKED):
+                own = sums[3 * place : 3 * place + 3]
+                if own[0]:
+                    for word, amount in zip(BLOCK_WORDS, own, strict=True):
+                        yield f"{name}@{number}.{word}", amount
 
     def _amounts(self) -> dict[str, Amount]:
         return {
@@ -199,17 +203,22 @@ class Cell:
         histogram[found] += 1
         return found
 
-    def _in_block(self, name: str, at: float, found: int) -> None:
-        """Count a bucket in its block; a request of no known time, or without a duration, is in none."""
-        if at <= 0 or found < 0:
+    def _in_block(self, at: float, ttft: int, tpot: int) -> None:
+        """Count buckets in their block; -1 is no duration, and a request of no known time is in no block."""
+        if at <= 0 or (ttft < 0 and tpot < 0):
             return
-        key = name, int(at // BLOCK_S)
-        sums = self.blocks.get(key)
+        number = int(at // BLOCK_S)
+        sums = self.blocks.get(number)
         if sums is None:
-            sums = self.blocks[key] = [0, 0, 0]
-        sums[0] += 1
-        sums[1] += found
-        sums[2] += found * found
+            sums = self.blocks[number] = [0, 0, 0, 0, 0, 0]
+        if ttft >= 0:
+            sums[0] += 1
+            sums[1] += ttft
+            sums[2] += ttft * ttft
+        if tpot >= 0:
+            sums[3] += 1
+            sums[4] += tpot
+            sums[5] += tpot * tpot
 
     def _extend(self, length: int, unit: int) -> None:
         """Add how long an answer was; the requests of a unit are alike, so its squares say nothing of the spread."""

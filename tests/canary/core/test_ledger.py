@@ -30,6 +30,13 @@ def test_a_latency_is_summed_in_the_block_its_arm_was_drawn_in():
     assert sums(GOOD).blocks("tpot") == {180_000_000: (1, bucket(0.02), bucket(0.02) ** 2)}
 
 
+def test_each_latency_has_blocks_of_its_own():
+    """An answer of one token has no TPOT, and a TTFT that is nonsense takes no TPOT with it."""
+    short, odd = sums(replace(GOOD, tpot=None)), sums(replace(GOOD, ttft=float("nan")))
+    assert (short.blocks("ttft"), short.blocks("tpot")) == (sums(GOOD).blocks("ttft"), {})
+    assert (odd.blocks("ttft"), odd.blocks("tpot")) == ({}, sums(GOOD).blocks("tpot"))
+
+
 def test_what_never_came_is_in_the_last_bucket_of_its_block():
     """A timeout before the first token, and one amid the answer."""
     late = replace(GOOD, result=Result.TIMEOUT, ttft=None, tpot=None)

@@ -285,6 +285,9 @@ async def test_a_control_answers_its_part_and_the_baseline_instead_of_it(
         session = await ask_until(house, "baseline")  # at half, the control has all of the baseline
         assert (control.engine.counts["started"], base.engine.counts["started"]) == (1, 0)
         await until_tally(store, "control", "done", 1)
+        assert (MODEL, "control") in house.app.parts.pools._pools  # with breakers and slots of its own
+        await house.app.parts._sample()  # what nothing names any more is left
+        assert control.url in {f"http://{replica.host}:{replica.port}" for replica in house.app.parts.pools.replicas}
         assert await tally(store, "control", "assigned") == await tally(store, "baseline", "done") == 1
         control.behave(error_rate=1.0)
         for stream in (False, True):
