@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
-from canary.core.signals import StageView
-from canary.core.tails import Memory
+from canary.core import bounds
+from canary.core.bounds import Events
+from canary.core.course import Course
+from canary.core.signals import SIGNALS, Reading, StageView
+from canary.core.tails import Memory, margin_ratio
 from canary.core.tally import Tally
 from tests.canary.core.signals.arms import arm, histogram, read
+from tests.canary.core.test_course import START, blocks_of, noisy
 
 
 def test_a_tail_says_its_quantiles_and_counts_its_events() -> None:
@@ -43,3 +50,90 @@ def test_latencies_of_two_stages_do_not_compare() -> None:
         StageView(2, 0.5, arm(5), histogram("ttft", {300: 5})),
     ]
     assert read("ttft_p95", *views, margin=1.1).unknown == "no stage in which both arms have a ttft"
+
+
+SAME = StageView(1, 0.5, histogram("ttft", {349: 100}), histogram("ttft", {349: 100}))
+QUIET = Memory(events={1: (0, 40)}, unexplained={1: (0, 40)})
+LOUD = Memory(events={1: (60, 5)}, unexplained={1: (60, 5)})
+EQUAL = START.take(blocks_of(540, 0.0, 12))
+TWICE = START.take(blocks_of(540, math.log(2), 12))
+BAR = 3.0  # ln 20
+
+
+def latency(view: StageView = SAME, *, margin: float = 1.5, **sight: object) -> Reading:
+    """Read TTFT's 95 % quantile with what is given."""
+    return read("ttft_p95", view, margin=margin, planned_stages=4, **sight)
+
+
+def test_a_latency_passes_by_its_quantile_and_as_a_whole() -> None:
+    """Either alone is not enough, and without a closed block nothing passes."""
+    assert latency(memory=QUIET, course=EQUAL).passing > BAR
+    assert latency(memory=LOUD, course=EQUAL).passing < 0
+    assert latency(memory=QUIET, course=TWICE).passing < 0
+    assert latency(memory=QUIET, course=START).passing <= 0
+
+
+def test_a_latency_fails_by_either() -> None:
+    """By its part of the weight: of evidence only what lies beyond the margin counts."""
+    slow = StageView(1, 0.5, histogram("ttft", {400: 100}), histogram("ttft", {349: 100}))
+    tail, whole = latency(slow, memory=LOUD, course=EQUAL), latency(memory=QUIET, course=TWICE)
+    both, none = latency(slow, memory=LOUD, course=TWICE), latency(memory=QUIET, course=EQUAL)
+    assert (tail.beyond, whole.beyond, both.beyond, none.beyond) == (True, True, True, False)
+    lag, least = SIGNALS["ttft_p95"].lag, bounds.log_e_more_restarted([Events(0.5, 60, 5, 65)], 4)
+    assert lag is not None
+    assert tail.fail == pytest.approx(math.log(1 - lag.part) + least)
+    assert whole.fail == pytest.approx(math.log(lag.part) + TWICE.log_e(4))
+    assert both.fail == pytest.approx(bounds.log_sum([tail.fail, whole.fail]))
+    assert "as a whole x2.0" in whole.facts
+
+
+def test_where_no_own_noise_is_assumed_the_quantile_says_all() -> None:
+    """Of machines without noise of their own PASS needs no block."""
+    silent = Course.begin(0.0)
+    passing = bounds.log_e_fewer([Events(0.5, 0, 40, 40)])
+    assert latency(memory=QUIET, course=silent).passing == passing
+    assert latency(memory=QUIET, course=silent.take(blocks_of(40, 0.0, 1))).passing == passing
+
+
+def test_arms_that_are_not_loaded_alike_do_not_pass_and_it_is_said() -> None:
+    """Ten times the baseline's requests in flight: faster or slower, it may be the load."""
+    crowded = replace(SAME, load=10.0)
+    got = latency(crowded, memory=QUIET, course=EQUAL, max_load_ratio=4.0)
+    assert got.missing.startswith("not load-matched: the candidate has x10 the baseline's requests in flight a replica")
+    assert got.passing <= 0
+    assert latency(crowded, memory=QUIET, course=EQUAL, max_load_ratio=20.0).missing == ""
+
+
+def test_what_was_proved_under_another_load_does_not_pass_a_stage() -> None:
+    """After a stage that was not alike the present one's own blocks and events are asked, once there are any."""
+    now = replace(SAME, stage=2)
+    memory = Memory(events={1: (0, 40), 2: (0, 40)}, unexplained={})
+    sight = {"margin": 1.5, "memory": memory, "max_load_ratio": 4.0, "planned_stages": 4}
+    views = replace(SAME, load=10.0), now
+    assert read("ttft_p95", *views, course=EQUAL, **sight).passing == 0.0
+    later = EQUAL.take(blocks_of(540, 0.0, 13, first=540, stage=2))
+    assert read("ttft_p95", *views, course=later, **sight).passing == pytest.approx(
+        min(bounds.log_e_fewer([Events(0.5, 0, 40, 40)]), later.log_e_within(math.log(margin_ratio(1.5)), present=True))
+    )
+
+
+def test_noise_beyond_the_assumptions_is_said_and_not_passed() -> None:
+    """Machines three times as noisy as assumed: the laws that evidence holds against are not all."""
+    wild = START.take(noisy(3 * START.most, 60.0, 360, 1))
+    got = latency(memory=QUIET, course=wild)
+    assert "noisier than assumed" in got.facts
+    assert got.missing == "one arm's machines are noisier than assumed: more replicas, or analysis.own_noise"
+
+
+def test_a_tail_without_a_location_is_the_tail() -> None:
+    """The 99 % quantile asks the latency as a whole only what explains its tail."""
+    got = read("ttft_p99", SAME, margin=1.5, memory=QUIET, course=TWICE)
+    assert got.passing == bounds.log_e_fewer([Events(0.5, 0, 40, 40)])
+    assert "as a whole" not in got.facts
+
+
+def test_against_a_control_only_what_was_counted_against_it_counts() -> None:
+    """Events that were counted against the whole baseline belong to another share."""
+    memory = Memory(events={1: (5, 95), ~1: (4, 4)}, unexplained={1: (5, 95), ~1: (4, 4)})
+    controlled = replace(SAME, control=True)
+    assert latency(controlled, memory=memory).passing == bounds.log_e_fewer([Events(0.5, 4, 4, 8)])
