@@ -259,9 +259,10 @@ def with_restarts(process: Callable[[Sequence[Stage]], float], stages: Sequence[
     Harm that begins late would first have to win back what quiet stages lost. Stages to come count E = 1; those beyond
     the plan get no restart of their own. The weights never change, so the average is an e-process itself.
     """
-    if planned <= 1:
+    if planned <= 1 or not stages:
         return process(stages)
-    return restarted(process(stages), [process(stages[first:]) for first in range(min(len(stages), planned))], planned)
+    starts = [process(stages[first:]) for first in range(min(len(stages), planned))]
+    return restarted(starts[0], starts, planned)
 
 
 def restarted(whole: float, starts: Sequence[float], planned: int) -> float:

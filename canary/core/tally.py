@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from math import ceil, log
+from math import ceil, isfinite, log
 from typing import Final
 
 GROWTH: Final = 1.02  # each bucket reaches 2 % further than the one before
@@ -71,14 +71,14 @@ class Tally:
     `cached_tokens`, latencies), `even` and `odd` the blocks of the baseline's replicas.
     """
 
-    __slots__ = ("_leaves", "_ordered", "counts", "least", "sums")
+    __slots__ = ("_leaves", "_ordered", "counts", "sound", "sums")
 
     def __init__(self, counts: Mapping[str, int] | None = None, sums: Mapping[str, float] | None = None) -> None:
-        """Take amounts by name; `least` is the smallest of the whole numbers, 0 if none is negative."""
+        """Take amounts by name; they are `sound` if no whole number is negative and each sum is finite."""
         plain, cells = _sorted_out(counts or {})
         self.counts: Mapping[str, int] = plain
         self.sums: Mapping[str, float] = sums or {}
-        self.least = min(0, *(counts or {"": 0}).values())
+        self.sound = min((counts or {"": 0}).values()) >= 0 and all(map(isfinite, self.sums.values()))
         self._leaves: tuple[Cells, ...] = (cells,)  # what it is the sum of; added up when it is asked for
         self._ordered: dict[str, dict[int, int]] = {}
 
@@ -152,7 +152,7 @@ def merged(tallies: Iterable[Tally]) -> Tally:
         for name, amount in part.sums.items():
             sums[name] = sums.get(name, 0.0) + amount
     whole = Tally(counts, sums)
-    whole.least = min([0, *(part.least for part in parts)])
+    whole.sound = all(part.sound for part in parts)
     whole._leaves = tuple([leaf for part in parts for leaf in part._leaves])  # noqa: SLF001 - its own kind
     return whole
 
@@ -205,6 +205,7 @@ def _began(word: str) -> float:
     return int(number) * BLOCK_S if number.isdigit() else math.inf
 
 
+@lru_cache(maxsize=1 << 16)  # the same names every second
 def _parse_name(name: str) -> tuple[Key, str]:
     try:
         stage, arm, rest = name.split("|", 2)
@@ -222,7 +223,6 @@ def _amount(word: str, text: str) -> Amount:
     return amount
 
 
-@lru_cache(maxsize=1 << 16)
 def _check(word: str) -> None:
     """Raise ValueError on the name of a place that no histogram and no block has."""
     name, dot, place = word.partition(".")

@@ -107,7 +107,7 @@ def units(arm: Tally) -> int:
 def trouble(candidate: Tally, baseline: Tally) -> str:
     """Say why sums cannot be trusted at all; empty if they can."""
     for name, arm in (("candidate", candidate), ("baseline", baseline)):
-        if arm.least < 0 or not all(map(math.isfinite, arm.sums.values())):
+        if not arm.sound:
             return f"the {name}'s sums contradict themselves"
         if arm.count("unusable") > UNUSABLE_SHARE * arm.count("done"):
             return f"{arm.count('unusable')} measurements of the {name} are not numbers"
