@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from canary import figures
+from canary import figures, words
 from canary.core.timetable import MOST_REQUESTS, RELEASE, Intent, Saving, Stay, Wait, label, total
 from canary.spec import Spec
 
@@ -20,8 +20,13 @@ JSON = Mapping[str, Any]
 COLUMNS = ("step", "guardrail", "margin", "PASS if equal", "requests", "worse by", "FAIL if so", "requests")
 
 
-def to_json(spec: Spec, intent: Intent, stays: Sequence[Stay], savings: Sequence[Saving]) -> dict[str, Any]:
-    """Return the forecast as plain values: seconds, requests of the guardrail's own slice, null for never."""
+def to_json(
+    spec: Spec, intent: Intent, stays: Sequence[Stay], savings: Sequence[Saving], reference: JSON
+) -> dict[str, Any]:
+    """Return the forecast as plain values: seconds, requests of the guardrail's own slice, null for never.
+
+    `reference` is what the store knows of the machines, by latency as in the status.
+    """
     traffic = intent.traffic
     return {
         "model": spec.model,
@@ -29,7 +34,10 @@ def to_json(spec: Spec, intent: Intent, stays: Sequence[Stay], savings: Sequence
         "rps": traffic.rps,
         "slices": dict(traffic.slices),
         "replicas": traffic.replicas,
+        "control": traffic.control,
         "reference_hours": traffic.reference / 3600,
+        "reference": dict(reference),
+        "own_noise": dict(intent.policy.noise),
         "pairs_per_second": traffic.pairs if math.isfinite(traffic.pairs) else None,
         "worse": intent.times,
         "assumed": asdict(intent.baseline),
@@ -65,7 +73,8 @@ def _guardrail(stay: Stay, wait: Wait) -> dict[str, Any]:
         "pass": _moment(wait.passed, speed),
         "fail": _moment(wait.failed, speed),
         "fail_in_noise_s": wait.noisy,
-        "located": case.signal.lag is not None,
+        "located": case.located and case.most_noise > 0,
+        "load_matched": case.matched(stay.place.at),
     }
 
 
@@ -92,21 +101,38 @@ def _headline(found: JSON) -> Text:
 
 
 def _assumptions(found: JSON) -> Text:
-    values, slices = found["assumed"], found["slices"]
-    words = [
-        ", ".join(f"{name} {figures.share(values[name])}" for name in ("error_rate", "empty", "truncated")),
+    values, slices, noise = found["assumed"], found["slices"], found["own_noise"]
+    said = [
+        ", ".join(f"{name} {figures.share(values[name])}" for name in _held(found, _RATES)),
         f"log sd of TTFT {values['ttft_sd']:g}, of TPOT {values['tpot_sd']:g}",
-        f"a replica's own noise {figures.share(values['ttft_noise'])} and {figures.share(values['tpot_noise'])}",
-        f"relative sd of cost {values['cost_sd']:g}, sd of a pair {values['pair_sd']:g}",
-        f"replicas an arm {found['replicas']}",
-        f"reference {found['reference_hours']:g} h" if found["reference_hours"] else "no reference",
+        f"a replica's own noise {figures.share(noise['ttft'])} and {figures.share(noise['tpot'])} at most",
+        f"relative sd of cost {values['cost_sd']:g}, of length {values['length_sd']:g}",
+        f"sd of a pair {values['pair_sd']:g}",
+        f"replicas an arm {found['replicas']}" + (f", of the control {found['control']}" if found["control"] else ""),
+        _reference(found),
     ]
     if found["pairs_per_second"] is not None:
-        words.append(f"at most {found['pairs_per_second']:.3g} shadow pairs/s")
+        said.append(f"at most {found['pairs_per_second']:.3g} shadow pairs/s")
     if slices:
-        words.append(", ".join(f"{name} {figures.share(part)}" for name, part in slices.items()))
+        said.append(", ".join(f"{name} {figures.share(part)}" for name, part in slices.items()))
     counted = "requests of both arms in the guardrail's slice, for shadow_quality shadow pairs"
-    return Text(f"assumed: {'; '.join(words)}\ncounted: {counted}", "dim")
+    return Text(f"assumed: {'; '.join(said)}\ncounted: {counted}", "dim")
+
+
+_RATES = ("error_rate", "refusal", "empty", "truncated", "malformed", "repetition")
+
+
+def _held(found: JSON, names: Sequence[str]) -> list[str]:
+    """Return those that a guardrail holds, all of them if none does."""
+    held = {row["name"].removesuffix("_limit") for step in found["steps"] for row in step["guardrails"]}
+    return [name for name in names if name in held] or list(names[:1])
+
+
+def _reference(found: JSON) -> str:
+    if found["reference_hours"]:
+        return f"a reference of {found['reference_hours']:g} h without noise"
+    known = words.references(found["reference"])
+    return f"reference: {known}" if known else "no reference"
 
 
 def _table(found: JSON) -> Table:
@@ -146,8 +172,8 @@ def _length(found: JSON) -> Iterator[str]:
 
 
 def _why(step: JSON) -> str:
-    words = {"time": "its duration decides", "samples": "its min_samples decide", "pairs": "its min_pairs decide"}
-    why = words.get(str(step["decides"]), f"the proof of {step['decides']} decides")
+    known = {"time": "its duration decides", "samples": "its min_samples decide", "pairs": "its min_pairs decide"}
+    why = known.get(str(step["decides"]), f"the proof of {step['decides']} decides")
     return why if step["proof_needed"] else f"{why}, no proof is asked for yet"
 
 
@@ -173,5 +199,5 @@ def _faster(found: JSON) -> Iterator[str]:
             yield f"faster: {saving['what']} would save {saved} of {saving['of']}: {instead}"
     if not any(saving["of"] == RELEASE for saving in found["faster"]):
         yield "faster: neither share nor shadow nor a wider margin would shorten the release"
-    if not found["reference_hours"] and any(row["located"] for step in found["steps"] for row in step["guardrails"]):
-        yield "a reference would not shorten the release: a latency passes by its quantile, which needs none"
+    if any(not row["load_matched"] for step in found["steps"] for row in step["guardrails"]):
+        yield "no latency passes where an arm has many times the other's requests in flight a replica: try arms.control"

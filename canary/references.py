@@ -121,19 +121,20 @@ def read(text: str) -> Collected:
 
 
 def machines(release: Release, policy: Policy, collected: Collected, now: float) -> Machines:
-    """Return the replicas of what is compared, and the references that tell of them.
+    """Return the replicas of what is compared, and the references that tell of them."""
+    baseline = release.control or release.baseline
+    found = telling(collected, policy.noise, now)
+    return Machines(len(release.candidate.replicas), len(baseline.replicas), found)
+
+
+def telling(collected: Collected, noise: Mapping[str, float], now: float) -> dict[str, Reference]:
+    """Return the reference of each latency that says something `now`.
 
     They are collected at the noise that is assumed by default, and say nothing where a spec assumes another.
     """
-    usual = [name for name in NOISE if policy.noise[name] == NOISE[name]]
-    known = list(collected.sources.values())
-    found = {name: better([one.references[name].at(now) for one in known]) for name in usual}
-    baseline = release.control or release.baseline
-    return Machines(
-        len(release.candidate.replicas),
-        len(baseline.replicas),
-        {name: one for name, one in found.items() if one is not None},
-    )
+    known = [one.references for one in collected.sources.values()]
+    found = {name: better([one[name].at(now) for one in known]) for name in NOISE if noise[name] == NOISE[name]}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 async def collect(store: Store, lease: Lease, model: str, compared: frozenset[str], now: float) -> bool:

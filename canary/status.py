@@ -185,6 +185,7 @@ async def material(store: Store, model: str, now: float) -> dict[str, Any]:
         "reports": reports,
         "baseline_reports": {kind: await store.get_report(model, kind, old.digest) for kind in ("load", "eval")},
         "tallies": await store.tallies(model, release.release, release.attempt),
+        "references": await store.reference(model),
         "spend_usd": spend(release, reports["load"], now),
     }
 

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from canary.core.finding import OnBreach
-from canary.core.forecast import Baseline, effect_of
 from canary.core.policy import Guard, Policy
+from canary.core.premise import Baseline, effect_of
 from canary.simulate import Harm, OwnNoise, Step, Told, Traffic, World, tell
 from canary.spec import Spec
 

@@ -7,19 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from canary.core.finding import OnBreach
-from canary.core.forecast import (
-    LONG_REFERENCE_S,
-    Baseline,
-    Case,
-    Stretch,
-    Traffic,
-    cases,
-    until_fail,
-    until_located_in_noise,
-    until_pass,
-)
+from canary.core.forecast import until_fail, until_located_in_noise, until_pass
 from canary.core.plan import PROVED_FROM, Plan
 from canary.core.policy import Policy
+from canary.core.premise import Baseline, Case, Stretch, Traffic, cases
+from canary.core.reference import LONG_S
+from canary.core.signals import SIGNALS
 
 MOST_REQUESTS = 100_000  # of all traffic; what takes longer is called never
 EVEN = 50.0  # percent: the share at which two arms learn most of each other
@@ -92,6 +85,20 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """The steps behind: how long each lasted at which share, and which guardrails passed in them, for good."""
+
+    stretches: tuple[Stretch, ...] = ()
+    passed: frozenset[str] = frozenset()
+
+    def then(self, stay: Stay, limit: float) -> Past:
+        """Return it with one step more; one that never ends is left after `limit` seconds."""
+        lasts = limit if stay.seconds is None else stay.seconds
+        passed = {label(wait.case) for wait in stay.waits if wait.last <= lasts}
+        return Past((*self.stretches, replace(stay.place.at, seconds=lasts)), self.passed | passed)
+
+
+@dataclass(frozen=True, slots=True)
 class Saving:
     """A change, and what it makes of a time: `before` and `after` in seconds, None for never."""
 
@@ -107,12 +114,12 @@ def timetable(intent: Intent) -> tuple[Stay, ...]:
     A step at which proof stays out is left after the most requests, so that those behind it have a forecast too.
     """
     stays: list[Stay] = []
-    before: list[Stretch] = []
+    past = Past()
     known = cases(intent.policy, intent.traffic, intent.baseline, intent.times)
     for place in places(intent):
-        stay = _stay(intent, place, known, before)
+        stay = _stay(intent, place, known, past)
         stays.append(stay)
-        before.append(replace(place.at, seconds=intent.limit if stay.seconds is None else stay.seconds))
+        past = past.then(stay, intent.limit)
     return tuple(stays)
 
 
@@ -144,8 +151,8 @@ def _mirrored(intent: Intent, share: float) -> float:
     return min(shadow.percent / 100 * (1 - share), traffic.pairs / traffic.rps) if shadow else 0.0
 
 
-def _stay(intent: Intent, place: Place, known: Sequence[Case], before: Sequence[Stretch]) -> Stay:
-    waits = tuple(_wait(intent, place, case, before) for case in known if _looks(case, place))
+def _stay(intent: Intent, place: Place, known: Sequence[Case], past: Past) -> Stay:
+    waits = tuple(_wait(intent, place, case, past) for case in known if _looks(case, place))
     rps = intent.traffic.rps
     needs = {
         "time": place.min_duration,
@@ -164,11 +171,12 @@ def _looks(case: Case, place: Place) -> bool:
     return place.at.random or (case.signal.unit == "difference" and place.at.pairs > 0)
 
 
-def _wait(intent: Intent, place: Place, case: Case, before: Sequence[Stretch]) -> Wait:
-    limit = intent.limit
-    noisy = until_located_in_noise(case) if case.signal.lag and not intent.traffic.reference else None
-    passed = until_pass(case, before, place.at, limit)
-    return Wait(case, passed, until_fail(case, place.at, limit), noisy if noisy and math.isfinite(noisy) else None)
+def _wait(intent: Intent, place: Place, case: Case, past: Past) -> Wait:
+    """Forecast one guardrail in one step; what has passed once stays so."""
+    limit, blind = intent.limit, case.located and not intent.traffic.reference and not intent.traffic.beliefs
+    noisy = until_located_in_noise(case) if blind else math.inf
+    passed = 0.0 if label(case) in past.passed else until_pass(case, past.stretches, place.at, limit)
+    return Wait(case, passed, until_fail(case, place.at, limit), noisy if 0 < noisy < math.inf else None)
 
 
 def _per(count: int, speed: float) -> float:
@@ -203,6 +211,7 @@ def _changes(intent: Intent, stays: Sequence[Stay]) -> Iterator[tuple[str, Inten
     yield from _larger_share(intent, slowest)
     yield from _more_pairs(intent, stays)
     yield from _wider_margin(intent, slowest)
+    yield from _reference(intent)
 
 
 def _larger_share(intent: Intent, slowest: Stay) -> Iterator[tuple[str, Intent]]:
@@ -235,36 +244,34 @@ def _wider_margin(intent: Intent, slowest: Stay) -> Iterator[tuple[str, Intent]]
     for guard in intent.policy.guards:
         if guard.name != slowest.decides.partition(" ")[0]:
             continue
-        ratio = guard.name not in ("error_rate", "empty", "truncated", "shadow_quality")
-        margin = 1 + WIDER * (guard.margin - 1) if ratio else max(-0.99, min(0.99, WIDER * guard.margin))
+        unit, wider = SIGNALS[guard.name].unit, WIDER * guard.margin
+        ratio = 1 + WIDER * (guard.margin - 1)
+        margin = ratio if unit == "ratio" else wider if unit == "seconds" else max(-0.99, min(0.99, wider))
         guards = tuple(replace(one, margin=margin) if one is guard else one for one in intent.policy.guards)
         changed = replace(intent, policy=replace(intent.policy, guards=guards))
         yield f"{guard.name} with margin {margin:.4g} instead of {guard.margin:g}", changed
 
 
-def _sooner(intent: Intent, stays: Sequence[Stay]) -> Iterator[Saving]:
-    """Say what a reference of six hours makes of each latency's FAIL, in the step in which it helps most.
+def _reference(intent: Intent) -> Iterator[tuple[str, Intent]]:
+    """Suppose six hours of comparing the baseline's replicas that show no noise, where nothing is known of them."""
+    if not intent.traffic.beliefs and intent.traffic.reference < LONG_S:
+        quiet = replace(intent.traffic, reference=LONG_S)
+        yield f"a reference of {LONG_S / 3600:g} h", replace(intent, traffic=quiet)
 
-    It never makes a release shorter: a latency passes by its quantile alone.
-    """
-    if intent.traffic.reference >= LONG_REFERENCE_S:
-        return
-    quiet = replace(intent.traffic, reference=LONG_REFERENCE_S)
-    for case in cases(intent.policy, quiet, intent.baseline, intent.times):
-        if case.signal.lag is None:
-            continue
-        waits = [(stay, wait) for stay in stays for wait in stay.waits if label(wait.case) == label(case)]
-        told = [
-            Saving(
-                f"a reference of {LONG_REFERENCE_S / 3600:g} h",
-                f"FAIL of {label(case)} at {stay.place.name}",
-                wait.failed,
-                after,
-            )
-            for stay, wait in waits
-            if (after := until_fail(case, stay.place.at, intent.limit)) is not None
-        ]
-        yield from (one for one in sorted(told, key=_gain)[-1:] if _gain(one) > 1)
+
+def _sooner(intent: Intent, stays: Sequence[Stay]) -> Iterator[Saving]:
+    """Say what a reference makes of each latency's FAIL, in the step in which it helps most."""
+    for what, quiet in _reference(intent):
+        for case in cases(quiet.policy, quiet.traffic, quiet.baseline, quiet.times):
+            if not case.located:
+                continue
+            waits = [(stay, wait) for stay in stays for wait in stay.waits if label(wait.case) == label(case)]
+            told = [
+                Saving(what, f"FAIL of {label(case)} at {stay.place.name}", wait.failed, after)
+                for stay, wait in waits
+                if (after := until_fail(case, stay.place.at, intent.limit)) is not None
+            ]
+            yield from (one for one in sorted(told, key=_gain)[-1:] if _gain(one) > 1)
 
 
 def _gain(saving: Saving) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,23 +14,14 @@ from hypothesis import strategies as st
 
 from canary.core import bounds
 from canary.core.bounds import Events, Sums
-from canary.core.forecast import (
-    Baseline,
-    Case,
-    Stretch,
-    Traffic,
-    _course,
-    cases,
-    effect_of,
-    own_noise_seconds,
-    until_fail,
-    until_located,
-    until_located_in_noise,
-    until_pass,
-)
-from canary.core.location import Belief, log_e_slower
+from canary.core.expected import failing
+from canary.core.finding import OnBreach
+from canary.core.forecast import until_fail, until_located, until_located_in_noise, until_pass
+from canary.core.located import belief_of, course, own_noise_seconds
+from canary.core.location import Belief, log_e_slower, log_e_within
 from canary.core.noise import Filter, Law, laws
 from canary.core.policy import Guard, Policy
+from canary.core.premise import Baseline, Case, Stretch, Traffic, cases, effect_of
 from canary.core.tails import margin_ratio
 
 RPS, LIMIT = 20.0, 5000.0
@@ -37,9 +29,14 @@ BASE = Baseline()
 
 
 def case(name: str, margin: float, *, min_samples: int = 1, rps: float = RPS, reference: float = 0.0) -> Case:
-    """One guardrail alone, on all traffic."""
-    policy = Policy((Guard(name, margin),), min_samples=min_samples, stages=3)
+    """One guardrail alone, on all traffic; arms count as loaded alike whatever their shares."""
+    policy = Policy((Guard(name, margin),), min_samples=min_samples, stages=3, max_load_ratio=math.inf)
     return cases(policy, Traffic(rps, {}, reference=reference), BASE)[0]
+
+
+def noiseless(one: Case) -> Case:
+    """The same, with no noise of machines assumed: then a latency passes by its quantile alone."""
+    return replace(one, policy=replace(one.policy, noise={"ttft": 0.0, "tpot": 0.0}))
 
 
 def first(evidence: Callable[[int], float], needed: float, most: int) -> float:
@@ -93,12 +90,14 @@ def test_a_rate_fails_when_it_was_said_to(share: float, margin: float):
         ("pass", "ttft_p95", 1.1, 0.5),
         ("pass", "tpot_p95", 1.5, 0.2),
         ("pass", "ttft_p99", 1.25, 0.5),
+        ("pass", "stall_p99", 1.25, 0.5),
+        ("fail", "stall_p99", 1.25, 0.5),
         ("fail", "ttft_p99", 1.25, 0.5),
     ],
 )
 def test_a_quantile_answers_when_it_was_said_to(share: float, verdict: str, name: str, margin: float, sd: float):
     """Lognormal latencies against the baseline's own quantile."""
-    one = case(name, margin)
+    one = noiseless(case(name, margin))
     q = one.signal.tail.q
     slower = 1.0 if verdict == "pass" else one.effect
     normal = 1 - 0.5 * math.erfc((math.log(margin_ratio(margin) / slower) / sd + _z(q)) / math.sqrt(2))
@@ -187,7 +186,7 @@ def located(one: Case, share: float, belief: Belief, chance, *, noise: Law = QUI
     """Return the seconds until the location of a shifted latency fails; `noise` is the machines' own."""
     over = laws(one.most_noise, long=one.traffic.reference > 0)
     needed = one.threshold - math.log(one.signal.lag.part) - math.log(0.5 + 0.5 / 3)
-    r = one.sd("sd") ** 2 * (1 / share + 1 / (1 - share)) / (10 * RPS)
+    r = one.sd**2 * (1 / share + 1 / (1 - share)) / (10 * RPS)
     a, filter_, x = math.exp(-10 / noise.tau), Filter.fresh(over), chance.normal(0, noise.sigma)
     for number in range(1, 6000):
         y = math.log(one.effect) + x + chance.normal(0, math.sqrt(r))
@@ -211,6 +210,111 @@ def test_a_location_fails_when_it_was_said_to(share: float, name: str, margin: f
     assert 1 / 1.5 < median(lambda chance: located(one, share, none, chance), 25) / said < 1.5
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize(("name", "margin"), LATENCIES[1:])
+def test_a_location_passes_when_it_was_said_to(share: float, name: str, margin: float):
+    """Of an equal candidate on quiet machines, no reference; the quantile is sooner or as soon."""
+    one = case(name, margin)
+    said = (until_pass(one, (), Stretch(share, 0, 0), 50_000.0) or math.nan) - one.signal.lag.grace_s
+    over, none = laws(one.most_noise), Belief.without_reference(laws(one.most_noise))
+    r = one.sd**2 * (1 / share + 1 / (1 - share)) / (10 * RPS)
+
+    def run(chance) -> float:
+        seen = Filter.fresh(over)
+        for number in range(1, 6000):
+            seen = seen.step(over, chance.normal(0, math.sqrt(r)), r, 10.0)
+            if log_e_within(seen, none, math.log(margin_ratio(margin))) >= one.policy.log_pass:
+                return 10.0 * number
+        return math.inf
+
+    assert said > (until_pass(noiseless(one), (), Stretch(share, 0, 0), 50_000.0) or math.inf)
+    assert 1 / 1.5 < median(run, 25) / said < 1.5
+
+
+def test_a_reference_makes_a_latency_pass_sooner():
+    """As one that is supposed, or as what a real one says."""
+    at, one = Stretch(0.5, 0, 0), case("ttft_p95", 1.25)
+    blind = until_pass(one, (), at, 50_000.0)
+    quiet = case("ttft_p95", 1.25, reference=6 * 3600.0)
+    told = replace(one, traffic=replace(one.traffic, beliefs={"ttft": belief_of(quiet)}))
+    assert until_pass(quiet, (), at, 50_000.0) == until_pass(told, (), at, 50_000.0) < blind / 3
+    assert until_pass(noiseless(one), (), at, 50_000.0) <= until_pass(quiet, (), at, 50_000.0)
+
+
+def test_a_latency_does_not_pass_while_the_arms_are_not_loaded_alike():
+    """Five percent on as many replicas: a twentieth of the load; a control of its own share mends it."""
+    one, few, even = case("ttft_p95", 1.25), Stretch(0.05, 0, 0), Stretch(0.5, 0, 0)
+    strict = replace(one, policy=replace(one.policy, max_load_ratio=4.0))
+    assert until_pass(strict, (), few, 1e6) is None
+    assert until_pass(strict, [Stretch(0.05, 0, 9e4)], even, 1e6) == until_pass(strict, (), even, 1e6)
+    assert until_pass(strict, [Stretch(0.5, 0, 9e4)], even, 1e6) == 0
+    controlled = replace(strict, traffic=replace(strict.traffic, control=1))
+    assert until_pass(controlled, (), few, 1e6) is not None
+    rate = replace(case("error_rate", 0.02), policy=strict.policy)
+    assert until_pass(rate, (), few, 1e6) is not None
+
+
+def test_a_control_is_as_small_as_the_candidate():
+    """Compared with it, a share of 5 % has 5 % against 5 %, and takes longer than against 95 %."""
+    one = noiseless(case("ttft_p99", 1.25))
+    controlled = replace(one, traffic=replace(one.traffic, control=1))
+    few, even = Stretch(0.05, 0, 0), Stretch(0.5, 0, 0)
+    assert until_pass(controlled, (), few, 1e6) > until_pass(one, (), few, 1e6)
+    assert until_pass(controlled, (), even, 1e6) == until_pass(one, (), even, 1e6)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize(("name", "limit"), [("error_rate_limit", 0.02), ("ttft_p95_limit", 0.8)])
+@pytest.mark.parametrize("verdict", ["pass", "fail"])
+def test_a_limit_answers_when_it_was_said_to(share: float, name: str, limit: float, verdict: str):
+    """One arm by itself: what is over the limit among the candidate's own requests."""
+    one = case(name, limit)
+    at = Stretch(share, 0, 0)
+    said = RPS * share * ((until_pass(one, (), at, 1e5) if verdict == "pass" else until_fail(one, at, 1e5)) or math.nan)
+    most = limit if name == "error_rate_limit" else 0.05
+    if name == "error_rate_limit":
+        rate = 0.005 if verdict == "pass" else one.effect
+    elif verdict == "pass":
+        rate = 0.5 * math.erfc(math.log(limit / BASE.ttft_s) / BASE.ttft_sd / math.sqrt(2))
+    else:
+        rate = 0.5 * math.erfc((_z(0.95) + math.log(limit / one.effect) / BASE.ttft_sd) / math.sqrt(2))
+    test, needed = (
+        (bounds.log_e_under, one.policy.log_pass) if verdict == "pass" else (bounds.log_e_over, one.threshold)
+    )
+
+    def run(chance) -> float:
+        events = np.cumsum(chance.random(int(4 * said)) < rate)
+        looks = [int(look * said / 25) for look in range(1, 100)]
+        return first(lambda i: test(int(events[looks[i] - 1]), looks[i], most), needed, 99) * said / 25
+
+    assert 1 / 1.6 < median(run) / said < 1.6
+
+
+def test_a_limit_that_the_baseline_exceeds_is_never_met():
+    """Twice as many errors as allowed, on both arms."""
+    one = case("error_rate_limit", 0.0025)
+    assert until_pass(one, (), Stretch(0.5, 0, 0), 1e5) is None
+    assert until_pass(case("ttft_p95_limit", 0.2), (), Stretch(0.5, 0, 0), 1e5) is None
+
+
+def test_a_length_is_held_both_ways():
+    """It passes later than a cost of the same spread, which is held one way, and fails half a bet later."""
+    base, at = replace(BASE, length_sd=BASE.cost_sd), Stretch(0.5, 0, 0)
+    length, cost = (replace(case(name, 1.25), baseline=base) for name in ("output_length", "cost_per_request"))
+    assert until_pass(length, (), at, LIMIT) >= until_pass(cost, (), at, LIMIT)
+    assert failing(length, [Stretch(0.5, 0, 60.0)]) == pytest.approx(
+        failing(cost, [Stretch(0.5, 0, 60.0)]) - math.log(2)
+    )
+
+
+def test_advice_has_a_threshold_of_its_own():
+    """It stands beside the family, so nothing of it is infinite."""
+    policy = Policy((Guard("error_rate", 0.01), Guard("e2e_p95", 1.2, on_breach=OnBreach.WARN)))
+    one = cases(policy, Traffic(RPS, {}), BASE)[1]
+    assert one.threshold == policy.log_bar
+    assert until_fail(one, Stretch(0.5, 0, 0), LIMIT) is not None
+
+
 def test_the_course_is_the_filters_mean():
     """Level and information of every law, against the filter itself over quiet blocks of two variances."""
     over, variances = laws(0.25), [0.01] * 30 + [0.04] * 10
@@ -220,7 +324,7 @@ def test_the_course_is_the_filters_mean():
         for number, r in enumerate(variances):
             filter_ = filter_.step(over, chance.normal(0, math.sqrt(r)), r, 10.0 if number else 0.0)
         ends.append(filter_.level)
-    levels, infos = _course(over, variances, 10.0)
+    levels, infos = course(over, variances, 10.0)
     assert infos[-1] == pytest.approx(filter_.info)
     assert np.all(np.abs(levels[-1] - np.mean(ends, axis=0)) < 3 * np.std(ends, axis=0) / 20)
 
@@ -230,7 +334,7 @@ def test_a_quiet_reference_makes_it_as_quick_as_was_said(name: str, margin: floa
     """Six hours of blocks without noise, then the candidate; to a block."""
     one = case(name, margin, reference=6 * 3600.0)
     said = (until_located(one, Stretch(0.05, 0, 0), LIMIT) or math.nan) - one.signal.lag.grace_s
-    over, r = laws(one.most_noise, long=True), one.sd("sd") ** 2 * 4 / (10 * RPS)
+    over, r = laws(one.most_noise, long=True), one.sd**2 * 4 / (10 * RPS)
 
     def run(chance) -> float:
         history = Filter.fresh(over)
@@ -263,7 +367,8 @@ def test_the_law_of_own_noise():
 def test_more_traffic_takes_less_time(name: str, share: float, more: float):
     """The same requests come sooner; the limit is far."""
     margin, at = (0.02 if name == "error_rate" else 1.2), Stretch(share, 0, 0)
-    slow, fast = (until_pass(case(name, margin, rps=rps), (), at, 1e6) or math.inf for rps in (RPS, RPS * more))
+    both = (noiseless(case(name, margin, rps=rps)) for rps in (RPS, RPS * more))
+    slow, fast = (until_pass(one, (), at, 1e6) or math.inf for one in both)
     assert fast == pytest.approx(slow / more, rel=0.01)
 
 
@@ -296,3 +401,5 @@ def test_harm_is_twice_the_margin_in_its_own_unit():
     assert effect_of(Guard("shadow_quality", -0.02), 2) == -0.04
     assert effect_of(Guard("shadow_quality", -0.6), 2) == -1.0
     assert effect_of(Guard("error_rate", 0.6), 3) == 1.0
+    assert effect_of(Guard("error_rate_limit", 0.02), 2) == 0.04
+    assert effect_of(Guard("ttft_p95_limit", 0.8), 2) == 1.6

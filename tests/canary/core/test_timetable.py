@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from canary.core.forecast import Baseline, Traffic
+from canary.core.location import Belief
+from canary.core.noise import all_laws
 from canary.core.plan import BakePlan, Money, Plan, ShadowPlan, Step
 from canary.core.policy import Guard, Policy
+from canary.core.premise import Baseline, Traffic
 from canary.core.timetable import RELEASE, Intent, label, places, savings, timetable, total
 
 PLAN = Plan(
@@ -81,7 +83,7 @@ def test_each_saving_is_a_release_of_its_own():
     plan = replace(PLAN, steps=(Step(30, 60.0),), shadow=None)
     intent = Intent(plan, Policy((Guard("ttft_p95", 1.1),), stages=2), INTENT.traffic, Baseline())
     found = {saving.what: saving for saving in savings(intent, timetable(intent)) if saving.of == RELEASE}
-    assert list(found) == ["50 % instead of 30 %", "ttft_p95 with margin 1.15 instead of 1.1"]
+    assert list(found) == ["50 % instead of 30 %", "ttft_p95 with margin 1.15 instead of 1.1", "a reference of 6 h"]
     again = timetable(replace(intent, plan=replace(plan, steps=(Step(50, 60.0),))))
     assert found["50 % instead of 30 %"].after == total(again) < total(timetable(intent))
     more = [saving.what for saving in savings(INTENT, timetable(INTENT))]
@@ -90,11 +92,31 @@ def test_each_saving_is_a_release_of_its_own():
     assert any("max_concurrency 8 instead of 4" in saving.what for saving in savings(slow, timetable(slow)))
 
 
-def test_a_reference_finds_slow_candidates_sooner_and_shortens_nothing():
-    """Only FAIL of a latency gains by it, and with one there is nothing left to say."""
+def test_a_reference_is_a_saving_where_nothing_is_known_of_the_machines():
+    """A latency passes and fails sooner by it; with one, supposed or real, there is nothing left to say."""
     found = [saving for saving in savings(INTENT, timetable(INTENT)) if saving.what.startswith("a reference of 6 h")]
-    assert [saving.of.partition(" at ")[0] for saving in found] == ["FAIL of ttft_p95"]
-    assert found[0].after < found[0].before / 5
+    assert [saving.of.partition(" at ")[0] for saving in found] == [RELEASE, "FAIL of ttft_p95"]
+    assert found[1].after < found[1].before / 5
     known = replace(INTENT, traffic=replace(INTENT.traffic, reference=6 * 3600.0))
     assert not any("reference" in saving.what for saving in savings(known, timetable(known)))
-    assert total(timetable(known)) == total(timetable(INTENT))
+    assert total(timetable(known)) == found[0].after
+    real = replace(INTENT, traffic=replace(INTENT.traffic, beliefs={"ttft": Belief.without_reference(all_laws(0.25))}))
+    assert not any("reference" in saving.what for saving in savings(real, timetable(real)))
+
+
+def test_a_latency_that_passed_stays_so_where_the_loads_differ():
+    """The bake's 95 % on as many replicas are not alike; the proof of the step before stands."""
+    stays = timetable(INTENT)
+    waits = {stay.place.name: wait.passed for stay in stays for wait in stay.waits if wait.case.located}
+    assert waits["5 %"] is None
+    assert waits["25 %"] > 0
+    assert waits["bake 95 %"] == 0
+
+
+def test_a_limit_and_a_length_have_their_place():
+    """Every kind of guardrail is forecast."""
+    names = {"error_rate_limit": 0.02, "ttft_p95_limit": 0.9, "output_length": 1.25, "stall_p99": 1.5, "refusal": 0.02}
+    policy = Policy(tuple(Guard(name, margin) for name, margin in names.items()), stages=4)
+    stays = timetable(replace(INTENT, policy=policy))
+    assert {label(wait.case) for wait in stays[2].waits if wait.passed and wait.failed} == set(names)
+    assert total(stays) is not None

@@ -10,10 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from canary import cli
+from canary import cli, references
 from canary.core.state import Phase
+from canary.core.tally import parse
+from canary.references import Collected, Sides
 from tests.canary import materials
 from tests.canary.specs import changed
+from tests.canary.test_references import halves
 
 FULL = changed(
     "error_rate: {max_increase: 5pp}",
@@ -50,7 +53,7 @@ def test_every_step_has_its_numbers(run):
         assert words in said
     assert re.search(r"50 %: \d+ min \d+ s; the proof of \w+ decides", said)
     assert "a reference of 6 h would save" in said
-    assert "a reference would not shorten the release" in said
+    assert "no latency passes where an arm has many times the other's requests in flight a replica" in said
 
 
 def test_json_has_every_field(run):
@@ -131,6 +134,72 @@ def test_without_a_rate_the_store_is_asked(run, valkey_url):
     code, out, err = run("--store", valkey_url)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "no release of m tells it" in err
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """A release that serves ten requests a second, and what its baseline's replicas have shown in `blocks` blocks."""
+
+    def store(blocks: int) -> None:
+        release = replace(materials.RELEASE, phase=Phase.CANARY, shares=(0.0, 5.0), started=time.time() - 100)
+        sums = {
+            "0|baseline|domain|assigned": "300",
+            "1|baseline|domain|assigned": "600",
+            "1|candidate||assigned": "100",
+        }
+        compared = parse(
+            {name: str(amount) for name, amount in halves(int(time.time() // 10) - blocks, blocks).items()}
+        )
+        taken = references.halves(compared, time.time() + 60)
+        known = Collected().take("replicas", Sides("base", 1, 1), taken, time.time())
+        material = {"release": json.loads(release.to_json()), "tallies": sums, "references": known.to_json()}
+        monkeypatch.setattr("canary.verbs.plan.connect", lambda *_: SimpleNamespace(material=lambda _: material))
+
+    return store
+
+
+def test_the_reference_in_the_store_is_used(run, stored):
+    """With --as-seen or without --rps; a longer one makes a latency fail sooner, and its age and quality are said."""
+    blind = json.loads(run("--rps", "20", "--json")[1])
+    stored(400)
+    seen = json.loads(run("--rps", "20", "--as-seen", "--json")[1])
+    assert (blind["reference"], seen["reference"]["ttft"]["seconds"]) == ({}, 3970.0)
+    fails = [one["steps"][2]["guardrails"][1]["fail"]["seconds"] for one in (seen, blind)]
+    assert fails[0] < fails[1] / 2
+    said = " ".join(run("--rps", "20", "--as-seen")[1].split())
+    assert "reference: 1.1 h of 2 replicas, last block" in said
+    assert "own noise of TTFT at most" in said
+    assert "a reference of 6 h would" not in said
+    supposed = json.loads(run("--as-seen", "--reference", "6", "--json")[1])
+    assert (supposed["reference"], supposed["reference_hours"], round(supposed["rps"])) == ({}, 6, 10)
+
+
+def test_a_reference_that_tells_nothing_yet_is_said_and_not_believed(run, stored):
+    """A minute of it is none."""
+    stored(20)
+    code, out, _ = run("--rps", "20", "--as-seen")
+    said = " ".join(out.split())
+    assert code == 0
+    assert "own noise of TTFT not known yet" in said
+    assert "a reference of 6 h would save" in said
+
+
+def test_as_seen_needs_somebody_to_ask(run):
+    """One line, with the mend."""
+    code, out, err = run("--rps", "20", "--as-seen", "--url", "http://127.0.0.1:9")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "leave it out" in err
+
+
+def test_a_control_is_loaded_alike(tmp_path, capsys):
+    """With one a latency may pass at a small share."""
+    line = "  candidate: {engine: new, served_model: new, usd_per_hour: 0.2}\n"
+    path = tmp_path / "spec.yaml"
+    path.write_text(changed(line, line + "  control: {engine: spare}\n", FULL))
+    assert cli.run(["plan", str(path), "--rps", "20", "--json"]) == 0
+    found = json.loads(capsys.readouterr()[0])
+    assert found["control"] == 1
+    assert [row["load_matched"] for row in found["steps"][1]["guardrails"]] == [True, True, True]
 
 
 def test_a_stored_release_tells_the_traffic(run, monkeypatch):
