@@ -93,6 +93,9 @@ class Cell:
         if outcome.result is _OK:
             self.prompt_tokens += outcome.prompt_tokens
             self.cached_tokens += outcome.cached_tokens
+            self._measure(self.e2e, outcome.e2e)
+        elif outcome.result is _TIMEOUT:
+            self.e2e[TOP] += 1
         elif outcome.result not in FAILURES:
             return
         self.counts["done"] += 1

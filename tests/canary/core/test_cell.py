@@ -107,6 +107,6 @@ def test_a_control_is_known_by_its_load_and_its_latencies():
         cell.add_load(outcome)
     found = dict(cell.fields())
     blocks = {f"{name}@180000000.{word}" for name in ("ttft", "tpot") for word in ("n", "k", "kk")}
-    latencies = {f"ttft.{bucket(0.5)}", f"tpot.{bucket(0.02)}", f"stall.{bucket(0.3)}"}
+    latencies = {f"ttft.{bucket(0.5)}", f"tpot.{bucket(0.02)}", f"stall.{bucket(0.3)}", f"e2e.{bucket(GOOD.e2e)}"}
     assert found.keys() == {"done", "busy_ms", "prompt_tokens", "cached_tokens"} | latencies | blocks
     assert (found["done"], found["busy_ms"], found["prompt_tokens"], found["cached_tokens"]) == (2, 4000, 40, 32)

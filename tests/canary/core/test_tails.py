@@ -176,3 +176,25 @@ def test_an_interval_holds_its_ratio() -> None:
     assert got.ratio == pytest.approx(1.02**35)
     assert got.low <= got.ratio <= got.high
     assert math.isfinite(got.high)
+
+
+def test_a_control_that_comes_late_is_not_compared_with_what_came_before() -> None:
+    """From its first look on both are counted; what the candidate did before, the control was not there for."""
+    recent, memory = Recent(), Memory()
+    looks = [
+        {1: (hist({100: 50}), hist({100: 950, 200: 50}))},
+        {1: (hist({100: 90, 300: 10}), hist({100: 1900, 200: 100}))},
+        {~1: (hist({100: 100, 300: 20}), hist({100: 3}))},
+        {~1: (hist({100: 110, 300: 25}), hist({100: 9, 300: 4}))},
+    ]
+    for number, sums in enumerate(looks):
+        threshold = recent.threshold(P95)
+        recent, fresh = recent.take("ttft", sums, float(number))
+        memory = memory.count(fresh, threshold, 1.1)
+    assert (memory.events[1], memory.events[~1]) == ((10, 50), (5, 4))
+
+
+def test_a_margin_below_one_is_for_passing_only() -> None:
+    """To be asked for a tenth less and to give as much is no pass, and no harm either."""
+    memory = Memory().count({1: ({100: 50}, {100: 50})}, 101, 0.9)
+    assert (memory.events[1], memory.unexplained[1]) == ((50, 0), (0, 0))

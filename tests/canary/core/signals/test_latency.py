@@ -87,6 +87,15 @@ def test_a_latency_fails_by_either() -> None:
     assert "as a whole x2.0" in whole.facts
 
 
+def test_what_is_within_its_margin_adds_no_evidence() -> None:
+    """A quantile beyond the margin with little evidence, and a whole that is not beyond: the quantile's alone."""
+    slow = StageView(1, 0.5, histogram("ttft", {400: 100}), histogram("ttft", {349: 100}))
+    few, lag = Memory(unexplained={1: (3, 2)}), SIGNALS["ttft_p95"].lag
+    assert lag is not None
+    got = latency(slow, memory=few, course=START.take(blocks_of(12, 0.0, 12)))
+    assert got.fail == pytest.approx(math.log(1 - lag.part) + bounds.log_e_more_restarted([Events(0.5, 3, 2, 5)], 4))
+
+
 def test_where_no_own_noise_is_assumed_the_quantile_says_all() -> None:
     """Of machines without noise of their own PASS needs no block."""
     silent = Course.begin(0.0)
