@@ -58,6 +58,8 @@ class Crowd:
             latency: Places(policy.noise[latency], lag.grace_s, told.get(latency) or without_reference(runs), planned)
             for latency, lag in lags.items()
         }
+        self._ratios = self._costs.ratios()
+        self._evidence: Floats = np.zeros((runs, len(self._guards)))
         self.requests: Ints = np.zeros(runs, np.int64)
         self.failed: dict[int, tuple[int, int, str]] = {}  # run -> second, the candidate's requests, what failed
 

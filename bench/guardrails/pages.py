@@ -13,6 +13,51 @@ from scipy.stats import beta
 from bench.guardrails.cases import BESIDE, EQUAL, FEW, HALF, REQUESTS, WORSE, Case
 from bench.guardrails.peers import OURS, PEERS
 
+_PAGE = """# The guardrails over made-up traffic
+
+{made}. Made by `python -m bench.guardrails`: 20 requests a second, looked at every second, up to {requests:,} of the
+candidate (1,200 s in the ramps), nine guardrails at their default margins, alpha 1 %, the workers' tripwire in it.
+Thousands of runs are told side by side; a test holds them to the product: the same evidence each second, the same
+rollback.
+
+## Equal arms
+
+Rolled back, of runs, and the one-sided 95 % upper bound of the rate (Clopper and Pearson, 1934). Own noise: an
+Ornstein-Uhlenbeck process of one machine's log latency, 18 % of TTFT and 10 % of TPOT, the candidate's or both arms'.
+What is marked *outside* is noise that the guardrails do not claim to withstand.
+
+{equal}
+
+## Worse candidates
+
+The median of the candidate's requests until rollback. No machine has noise of its own here; the guardrails cannot
+know that without a reference, and a reference of six hours tells them. Errors, cost and quality need none.
+
+{worse}
+
+## Other methods on the same traffic
+
+Our reading of each, once a minute (`bench/guardrails/peers.py` says which); none of these products was run. Rolled
+back by {requests:,} requests of the candidate, and for a worse one the median of its requests until then; share 50 %
+/ 5 %. Linnet without a reference.
+
+{beside}
+
+## The traffic
+
+- TTFT 0.3 s, TPOT 20 ms, lognormal (sd 0.5 and 0.2) around a load that both arms share (sd 0.3 of log TTFT, two
+  minutes); 0.5 % errors, 0.5 % empty, 2 % truncated; cost lognormal (sd 0.5); 20 to 199 tokens.
+- One pair of shadow scores for each request of the candidate at either share, differences with sd 0.15.
+- Sticky sessions: eight requests on average, ten seconds apart (a minute in the ramp), each with a level of cost
+  (sd 0.5) and TTFT (sd 0.3) of its own; one in twenty has all errors. Late reports: 10 % of all and 40 % of slow
+  requests, up to a minute.
+- A reference compares two of the baseline's replicas for six hours, quiet ones or, where noise of half an hour is the
+  case, as noisy.
+
+Not in it: candidates that hang (the watchdog), several workers with a tripwire each, restarts of the control plane,
+harm that begins late, slices, a control alongside, warm-up, real engines.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -101,50 +146,8 @@ def _short(count: Count, *, equal: bool) -> str:
 
 def page(counts: Mapping[str, Count], made: str) -> str:
     """Return the results as a page; `made` is the day of the newest."""
-    return f"""# The guardrails over made-up traffic
-
-{made}. Made by `python -m bench.guardrails`: 20 requests a second, looked at every second, up to {REQUESTS:,} of the
-candidate (1,200 s in the ramps), nine guardrails at their default margins, alpha 1 %, the workers' tripwire in it.
-Thousands of runs are told side by side; a test holds them to the product: the same evidence each second, the same
-rollback.
-
-## Equal arms
-
-Rolled back, of runs, and the one-sided 95 % upper bound of the rate (Clopper and Pearson, 1934). Own noise: an
-Ornstein-Uhlenbeck process of one machine's log latency, 18 % of TTFT and 10 % of TPOT, the candidate's or both arms'.
-What is marked *outside* is noise that the guardrails do not claim to withstand.
-
-{equal_table(counts)}
-
-## Worse candidates
-
-The median of the candidate's requests until rollback. No machine has noise of its own here; the guardrails cannot
-know that without a reference, and a reference of six hours tells them. Errors, cost and quality need none.
-
-{worse_table(counts)}
-
-## Other methods on the same traffic
-
-Our reading of each, once a minute (`bench/guardrails/peers.py` says which); none of these products was run. Rolled
-back by {REQUESTS:,} requests of the candidate, and for a worse one the median of its requests until then; share 50 %
-/ 5 %. Linnet without a reference.
-
-{beside_table(counts)}
-
-## The traffic
-
-- TTFT 0.3 s, TPOT 20 ms, lognormal (sd 0.5 and 0.2) around a load that both arms share (sd 0.3 of log TTFT, two
-  minutes); 0.5 % errors, 0.5 % empty, 2 % truncated; cost lognormal (sd 0.5); 20 to 199 tokens.
-- One pair of shadow scores for each request of the candidate at either share, differences with sd 0.15.
-- Sticky sessions: eight requests on average, ten seconds apart (a minute in the ramp), each with a level of cost
-  (sd 0.5) and TTFT (sd 0.3) of its own; one in twenty has all errors. Late reports: 10 % of all and 40 % of slow
-  requests, up to a minute.
-- A reference compares two of the baseline's replicas for six hours, quiet ones or, where noise of half an hour is the
-  case, as noisy.
-
-Not in it: candidates that hang (the watchdog), several workers with a tripwire each, restarts of the control plane,
-harm that begins late, slices, a control alongside, warm-up, real engines.
-"""
+    tables = {"equal": equal_table(counts), "worse": worse_table(counts), "beside": beside_table(counts)}
+    return _PAGE.format(made=made, requests=REQUESTS, **tables)
 
 
 def _bounded(count: Count | None) -> str:
