@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,13 +45,19 @@ class Traffic:
     pair_sd: float = 0.25
     load_sd: float = 0.3
     load_tau: float = 120.0
+    refusal: float = 0.005
+    malformed: float = 0.005
+    repetition: float = 0.005
+    stall_s: float = 0.06
+    stall_sd: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Harm:
     """How the candidate is worse: factors of latency and cost, what is added to a rate, what is taken from a score.
 
-    `stall` is a factor of TTFT for the part `stalled` of its requests.
+    `stall` is a factor of TTFT for the part `stalled` of its requests, `gap` one of the longest wait within an answer,
+    `length` one of its tokens.
     """
 
     ttft: float = 1.0
@@ -61,6 +67,16 @@ class Harm:
     quality: float = 0.0
     stall: float = 1.0
     stalled: float = 0.0
+    refusal: float = 0.0
+    malformed: float = 0.0
+    repetition: float = 0.0
+    empty: float = 0.0
+    truncated: float = 0.0
+    gap: float = 1.0
+    length: float = 1.0
+
+
+FLAWS = ("refusal", "malformed", "repetition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +169,7 @@ class _Second:
 def _seconds(world: World, chance: np.random.Generator) -> Iterator[tuple[int, int, list[Outcome], list[float]]]:
     """Yield each second that is over, its stage, the requests that it drew, and the scores that its shadow gave."""
     traffic, noise = world.traffic, world.noise
+    texts = chance.spawn(1)[0]  # of its own, so that what is drawn of texts moves nothing else
     load = _Drift(traffic.load_sd, traffic.load_tau, chance)
     own = {
         Arm.CANDIDATE: _Drift(1.0, noise.tau, chance),
@@ -167,7 +184,8 @@ def _seconds(world: World, chance: np.random.Generator) -> Iterator[tuple[int, i
             number += 1
             outcomes = []
             for arm, share in shares.items():
-                outcomes += _answers(world, arm, chance.poisson(traffic.rate * step.load * share), second, chance)
+                drawn = _answers(world, arm, chance.poisson(traffic.rate * step.load * share), second, chance)
+                outcomes += _texts(world, arm, drawn, drifts[arm], texts)
             scores = chance.normal(-world.harm.quality, traffic.pair_sd, chance.poisson(traffic.pairs_per_s))
             yield number, stage, outcomes, [max(-1.0, min(1.0, round(float(d), 3))) for d in scores]
 
@@ -180,7 +198,7 @@ def _answers(world: World, arm: Arm, count: int, second: _Second, chance: np.ran
     ttft = traffic.ttft_s * harm.ttft * np.exp(slow + noise.ttft_sd * drift)
     ttft = np.where(chance.random(count) < harm.stalled, harm.stall * ttft, ttft)
     tpot = traffic.tpot_s * harm.tpot * np.exp(noise.tpot_sd * drift + chance.normal(0, traffic.tpot_sd, count))
-    tokens = chance.integers(20, 200, count)
+    tokens = np.rint(harm.length * chance.integers(20, 200, count)).astype(int)
     cost = traffic.cost_usd * harm.cost * np.exp(chance.normal(0, traffic.cost_sd, count))
     lucks = chance.random((3, count))
     return [
@@ -192,12 +210,29 @@ def _answers(world: World, arm: Arm, count: int, second: _Second, chance: np.ran
             ttft=float(ttft[i]),
             tpot=float(tpot[i]),
             prompt_tokens=100,
-            completion_tokens=0 if lucks[1, i] < traffic.empty else int(tokens[i]),
-            finish_reason="length" if lucks[2, i] < traffic.truncated else "stop",
+            completion_tokens=0 if lucks[1, i] < traffic.empty + harm.empty else int(tokens[i]),
+            finish_reason="length" if lucks[2, i] < traffic.truncated + harm.truncated else "stop",
             cost_usd=float(cost[i]),
             at=second.at,
         )
         for i in range(count)
+    ]
+
+
+def _texts(world: World, arm: Arm, answers: list[Outcome], drift: float, chance: np.random.Generator) -> list[Outcome]:
+    """Draw what an answer's text shows: flaws, and the longest wait between two of its pieces."""
+    traffic, harm = world.traffic, world.harm if arm is Arm.CANDIDATE else Harm()
+    rates = np.array([getattr(traffic, flaw) + getattr(harm, flaw) for flaw in FLAWS])
+    flawed = chance.random((len(answers), len(FLAWS))) < rates
+    slow = world.noise.tpot_sd * drift + chance.normal(0, traffic.stall_sd, len(answers))
+    gaps = traffic.stall_s * harm.gap * np.exp(slow)
+    return [
+        replace(
+            answer,
+            stall=float(gaps[i]),
+            flaws=tuple(flaw for flaw, has in zip(FLAWS, flawed[i], strict=True) if has),
+        )
+        for i, answer in enumerate(answers)
     ]
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
+from scipy.special import ndtri
 from scipy.stats import binomtest
 
 from canary.core.finding import OnBreach
-from canary.core.policy import Guard, Policy
+from canary.core.policy import Policy
 from canary.core.premise import Baseline, effect_of
+from canary.core.signals import SIGNALS
 from canary.simulate import Harm, OwnNoise, Step, Told, Traffic, World, tell
 from canary.spec import Spec
 
@@ -78,13 +80,43 @@ class Summary:
     rollbacks: tuple[int, ...]
 
 
+_USUAL = Traffic()
+_TTFT_SD = math.hypot(_USUAL.ttft_sd, _USUAL.load_sd)
+
+
+def _over(median: float, sd: float, q: float) -> Callable[[float], float]:
+    """Return by what factor a lognormal latency must be slower so that its q-quantile is so many seconds."""
+    return lambda seconds: max(1.0, seconds / (median * math.exp(float(ndtri(q)) * sd)))
+
+
+_OVER_TTFT95, _OVER_TTFT99 = (_over(_USUAL.ttft_s, _TTFT_SD, q) for q in (0.95, 0.99))
+_OVER_TPOT95 = _over(_USUAL.tpot_s, _USUAL.tpot_sd, 0.95)
+
 _HARMS: tuple[tuple[str, tuple[str, ...], Callable[[float], Harm]], ...] = (
     ("errors", ("error_rate",), lambda worse: Harm(error=worse)),
     ("TTFT", ("ttft_p95", "ttft_p99"), lambda worse: Harm(ttft=worse)),
     ("TPOT", ("tpot_p95",), lambda worse: Harm(tpot=worse)),
     ("cost", ("cost_per_token", "cost_per_request"), lambda worse: Harm(cost=worse)),
     ("quality", ("shadow_quality",), lambda worse: Harm(quality=-worse)),
+    ("refusals", ("refusal",), lambda worse: Harm(refusal=worse)),
+    ("malformed", ("malformed",), lambda worse: Harm(malformed=worse)),
+    ("repetition", ("repetition",), lambda worse: Harm(repetition=worse)),
+    ("empty", ("empty",), lambda worse: Harm(empty=worse)),
+    ("truncated", ("truncated",), lambda worse: Harm(truncated=worse)),
+    ("stalls", ("stall_p99",), lambda worse: Harm(gap=worse)),
+    ("length", ("output_length",), lambda worse: Harm(length=worse)),
+    ("errors of", ("error_rate_limit",), lambda worse: Harm(error=max(0.0, worse - _USUAL.error))),
+    ("TTFT p95 of", ("ttft_p95_limit",), lambda worse: Harm(ttft=_OVER_TTFT95(worse))),
+    ("TTFT p99 of", ("ttft_p99_limit",), lambda worse: Harm(ttft=_OVER_TTFT99(worse))),
+    ("TPOT p95 of", ("tpot_p95_limit",), lambda worse: Harm(tpot=_OVER_TPOT95(worse))),
 )
+_WORSE: dict[str, Callable[[float], str]] = {
+    "rate": lambda worse: f"{100 * worse:+g} pp",
+    "difference": lambda worse: f"{worse:+g}",
+    "ratio": lambda worse: f"x{worse:g}",
+    "limit": lambda worse: f"{100 * worse:g} %",
+    "seconds": lambda worse: f"{1000 * worse:g} ms",
+}
 
 
 def scenarios(policy: Policy, own: OwnNoise = QUIET) -> tuple[Scenario, ...]:
@@ -99,14 +131,16 @@ def scenarios(policy: Policy, own: OwnNoise = QUIET) -> tuple[Scenario, ...]:
         guard = next((guards[name] for name in names if name in guards), None)
         if guard is not None:
             worse = effect_of(guard, TIMES)
-            found.append(Scenario(number, f"{word} {_worse(guard, worse)}", harm(worse), own))
+            found.append(Scenario(number, f"{word} {_WORSE[SIGNALS[guard.name].unit](worse)}", harm(worse), own))
     return tuple(found)
 
 
-def _worse(guard: Guard, worse: float) -> str:
-    if guard.name == "error_rate":
-        return f"{100 * worse:+g} pp"
-    return f"{worse:+g}" if guard.name == "shadow_quality" else f"x{worse:g}"
+def untold(policy: Policy) -> tuple[str, ...]:
+    """Return the guardrails that roll back and whose harm made-up traffic cannot show."""
+    told = {name for _, names, _ in _HARMS for name in names}
+    return tuple(
+        guard.name for guard in policy.guards if guard.on_breach is OnBreach.ROLLBACK and guard.name not in told
+    )
 
 
 def whole(policy: Policy) -> Policy:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,32 +34,41 @@ if TYPE_CHECKING:
 COLUMNS = ("scenario", "runs", "rolled back", "95 % interval", "requests", "after", "by")
 
 
+Rps = Annotated[float, typer.Option("--rps", help="The traffic in requests a second.")]
+AsSeen = Annotated[
+    bool, typer.Option("--as-seen", help="In place of --rps, the traffic that the model's last release saw.")
+]
+Runs = Annotated[int, typer.Option("--runs", help="How often each scenario is told.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed tells the same stories.")]
+Seconds = Annotated[int, typer.Option("--seconds", help="How long a story lasts at most.")]
+Every = Annotated[
+    int, typer.Option("--every", help="Seconds between looks; the controller looks every second, which takes longer.")
+]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        "--own-noise",
+        metavar="TTFT_SD,TPOT_SD,TAU",
+        help="The candidate machine's own slow noise: standard deviations of the log, and seconds. Default: none.",
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE.svg", help="Draw the share rolled back over the candidate's requests."),
+]
+
+
 def simulate(
     spec: SpecFile,
     *,
-    rps: Annotated[float, typer.Option("--rps", help="The traffic in requests a second.")] = 20.0,
-    as_seen: Annotated[
-        bool, typer.Option("--as-seen", help="In place of --rps, the traffic that the model's last release saw.")
-    ] = False,
-    runs: Annotated[int, typer.Option("--runs", help="How often each scenario is told.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed tells the same stories.")] = 1,
-    seconds: Annotated[int, typer.Option("--seconds", help="How long a story lasts at most.")] = 900,
-    every: Annotated[
-        int,
-        typer.Option("--every", help="Seconds between looks; the controller looks every second, which takes longer."),
-    ] = 5,
-    own_noise: Annotated[
-        str | None,
-        typer.Option(
-            "--own-noise",
-            metavar="TTFT_SD,TPOT_SD,TAU",
-            help="The candidate machine's own slow noise: standard deviations of the log, and seconds. Default: none.",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE.svg", help="Draw the share rolled back over the candidate's requests."),
-    ] = None,
+    rps: Rps = 20.0,
+    as_seen: AsSeen = False,
+    runs: Runs = 100,
+    seed: Seed = 1,
+    seconds: Seconds = 900,
+    every: Every = 5,
+    own_noise: Noise = None,
+    plot: Plot = None,
     model: options.Model = None,
     url: options.Url = DEFAULT_URL,
     store: options.Store = None,
@@ -70,25 +79,16 @@ def simulate(
     Nothing is started, and without --as-seen nobody is asked. Made-up traffic has no slices; shadow, bake
     and tripwires are left out.
     """
-    from canary import trials  # noqa: PLC0415 - the statistics only where they are used
-
-    lasts, own = int(within("--seconds", seconds, 10, 86_400)), noise(own_noise)
-    found = read_spec(spec)
+    lasts, own, found = int(within("--seconds", seconds, 10, 86_400)), noise(own_noise), read_spec(spec)
     rate = within("--rps", seen_traffic(model or found.model, url, store).rps if as_seen else rps, 0.1, 10_000)
-    setting = trials.Setting(
-        steps=trials.steps(found, rate, lasts),
-        traffic=trials.traffic(found, rate),
+    setting = replace(
+        _setting(found, rate, lasts),
         runs=int(within("--runs", runs, 1, 100_000)),
         seed=int(within("--seed", seed, 0, 2**31)),
         every=int(within("--every", every, 1, 600)),
     )
     _check(plot)
-    policy = trials.whole(found.policy())
-    kinds = trials.scenarios(policy, own)
-    jobs = [trial for kind in kinds for trial in trials.trials(kind, policy, setting)]
-    with _progress(len(jobs)) as tick:
-        told = hold_all(jobs, len(os.sched_getaffinity(0)), tick)
-    summed = trials.summaries(kinds, told)
+    summed = _told(found, setting, own)
     document = to_json(found, setting, summed)
     if plot is not None:
         _draw(plot, summed)
@@ -96,6 +96,24 @@ def simulate(
         options.print_json(document)
     else:
         render.console().print(draw(document))
+
+
+def _setting(spec: Spec, rate: float, lasts: int) -> Setting:
+    from canary import trials  # noqa: PLC0415 - the statistics only where they are used
+
+    return trials.Setting(trials.steps(spec, rate, lasts), trials.traffic(spec, rate), runs=1, seed=1, every=1)
+
+
+def _told(spec: Spec, setting: Setting, own: OwnNoise) -> Sequence[Summary]:
+    """Tell the stories of every scenario on all processors, and sum them up."""
+    from canary import trials  # noqa: PLC0415 - see simulate
+
+    policy = trials.whole(spec.policy())
+    kinds = trials.scenarios(policy, own)
+    jobs = [trial for kind in kinds for trial in trials.trials(kind, policy, setting)]
+    with _progress(len(jobs)) as tick:
+        told = hold_all(jobs, len(os.sched_getaffinity(0)), tick)
+    return trials.summaries(kinds, told)
 
 
 def hold_all(jobs: Sequence[Trial], processes: int, tick: Callable[[], None] = lambda: None) -> list[Told]:
@@ -195,6 +213,7 @@ def to_json(spec: Spec, setting: Setting, summed: Sequence[Summary]) -> dict[str
         "bound_holds": holds,
         "judged_by": worst.scenario.name,
         "runs_needed": trials.runs_needed(alpha),
+        "untold": list(trials.untold(spec.policy())),
         "sliced": any(guard.slices != ("",) for guard in spec.policy().guards),
         "scenarios": [_row(one) for one in summed],
     }
@@ -241,6 +260,7 @@ def _assumed(found: dict[str, Any]) -> str:
         f"assumed: {traffic['rate']:g} requests/s, {traffic['pairs_per_s']:.3g} shadow pairs/s; {stay}",
         f"a look every {found['every_seconds']} s (the controller's: 1 s); seed {found['seed']}",
         "counted: the candidate's requests and the time until rollback, medians of all runs",
+        *([f"no story: made-up traffic cannot show harm to {', '.join(found['untold'])}"] if found["untold"] else []),
         *(["slices: made-up traffic has none; each guardrail is held to all of it"] if found["sliced"] else []),
     )
     return "\n".join(lines)

@@ -42,6 +42,40 @@ def test_harm_is_twice_the_margin():
     assert harms[3].ttft == pytest.approx(1.2)
 
 
+@pytest.mark.parametrize(
+    ("guard", "name"),
+    [
+        (Guard("refusal", 0.05), "refusals +10 pp"),
+        (Guard("malformed", 0.05), "malformed +10 pp"),
+        (Guard("repetition", 0.05), "repetition +10 pp"),
+        (Guard("truncated", 0.05), "truncated +10 pp"),
+        (Guard("empty", 0.05), "empty +10 pp"),
+        (Guard("stall_p99", 2.0), "stalls x3"),
+        (Guard("output_length", 1.25), "length x1.5"),
+        (Guard("error_rate_limit", 0.05), "errors of 10 %"),
+        (Guard("ttft_p95_limit", 2.0), "TTFT p95 of 4000 ms"),
+        (Guard("ttft_p99_limit", 3.0), "TTFT p99 of 6000 ms"),
+        (Guard("tpot_p95_limit", 0.05), "TPOT p95 of 100 ms"),
+    ],
+)
+def test_every_guardrail_has_a_story_that_it_ends(guard, name):
+    """What is made up shows each kind of harm, and an equal candidate none of it."""
+    policy = Policy((guard,), noise={"ttft": 0.0, "tpot": 0.0})
+    equal, _, harmed = trials.scenarios(policy)
+    assert harmed.name == name
+    setting = Setting((Step(0.5, 240),), Traffic(), 3, 1, 10)
+    told = [trials.hold(one) for one in trials.trials(harmed, policy, setting)]
+    assert [story.failed for story in told] == [guard.name] * 3
+    assert [trials.hold(one).failed for one in trials.trials(equal, policy, setting)] == [""] * 3
+
+
+def test_what_cannot_be_made_up_is_said():
+    """The end to end time of made-up answers has no tail of its own."""
+    assert trials.untold(FULL) == ()
+    assert trials.untold(Policy((*FULL.guards, Guard("e2e_p95", 1.5, weight=0.1)))) == ("e2e_p95",)
+    assert trials.untold(Policy((*FULL.guards, Guard("e2e_p95", 1.5, on_breach=OnBreach.WARN)))) == ()
+
+
 def test_only_what_rolls_back_is_tried():
     """A guardrail that warns, or that is not named, has no scenario."""
     policy = Policy((Guard("error_rate", 0.1), Guard("ttft_p95", 2.0, on_breach=OnBreach.WARN), Guard("ttft_p99", 3.0)))
