@@ -22,7 +22,7 @@ from canary.core.ledger import Ledger
 from canary.core.outcome import Outcome, Result
 from canary.core.policy import Guard, Policy
 from canary.core.signals import SIGNALS
-from canary.core.tally import Tally, parse
+from canary.core.tally import Reader, Tally
 
 START = 1_800_000_000.0
 SLICES = ("", "domain", "general")
@@ -98,7 +98,8 @@ def stages(tallies: Mapping[tuple[int, str, str], Tally]) -> list[StageEvidence]
 def decisions() -> dict[str, float]:
     """Return milliseconds of one decision: reading the sums, judging, writing the memory down."""
     held, texts = policy(), attempt()
-    analysis, spent = look(Analysis.initial(), held, stages(parse(texts[0])), START)[0], dict[str, float]()
+    reader, spent = Reader(), dict[str, float]()
+    analysis, _ = look(Analysis.initial(), held, stages(reader.read(texts[0])), START)
 
     def timed(name: str, begun: float) -> float:
         now = time.process_time()
@@ -107,7 +108,7 @@ def decisions() -> dict[str, float]:
 
     for second, text in enumerate(texts[1:], start=1):
         begun = time.process_time()
-        seen = stages(parse(text))
+        seen = stages(reader.read(text))
         begun = timed("sums read", begun)
         analysis, _ = look(analysis, held, seen, START + REQUESTS // 20 + second)
         begun = timed("judged", begun)

@@ -180,19 +180,42 @@ def seconds(bucket_number: float) -> float:
 
 def parse(fields: Mapping[str, str]) -> dict[Key, Tally]:
     """Read the store's sums back into tallies by (stage, arm, slice). Raises TallyError on a field nobody writes."""
-    counts: dict[Key, dict[str, int]] = {}
-    sums: dict[Key, dict[str, float]] = {}
-    for name, text in fields.items():
-        key, word = _parse_name(name)
+    return Reader().read(fields)
+
+
+class Reader:
+    """Reads the store's sums again and again: what has not changed since the last time is the same tally."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Key, dict[str, str]] = {}
+        self._tallies: dict[Key, Tally] = {}
+
+    def read(self, fields: Mapping[str, str]) -> dict[Key, Tally]:
+        """Return tallies by (stage, arm, slice), in order. Raises TallyError on a field nobody writes."""
+        texts: dict[Key, dict[str, str]] = {}
+        for name, text in fields.items():
+            key, word = _parse_name(name)
+            texts.setdefault(key, {})[word] = text
+        same = {key for key, words in texts.items() if self._texts.get(key) == words}
+        self._tallies = {key: self._tallies[key] if key in same else _tally(key, texts[key]) for key in sorted(texts)}
+        self._texts = texts
+        return dict(self._tallies)
+
+
+def _tally(key: Key, words: Mapping[str, str]) -> Tally:
+    counts: dict[str, int] = {}
+    sums: dict[str, float] = {}
+    for word, text in words.items():
         try:
             amount = _amount(word, text)
-            if isinstance(amount, float):
-                sums.setdefault(key, {})[word] = _snap(word, amount)
-            else:
-                counts.setdefault(key, {})[word] = amount
         except ValueError as error:
+            name = "|".join((*map(str, key), word))
             raise TallyError(f"tally field {name!r}: {text!r} is no number; delete the field") from error
-    return {key: Tally(counts.get(key, {}), sums.get(key, {})) for key in sorted(counts.keys() | sums.keys())}
+        if isinstance(amount, float):
+            sums[word] = _snap(word, amount)
+        else:
+            counts[word] = amount
+    return Tally(counts, sums)
 
 
 def blocks_before(fields: Iterable[str], unix_s: float) -> list[str]:

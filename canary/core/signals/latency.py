@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from canary.core import bounds
@@ -11,6 +11,7 @@ from canary.core.bounds import Events
 from canary.core.course import Course
 from canary.core.signals.sight import Reading, Sight, StageView, short, trouble
 from canary.core.tails import Tail, margin_ratio
+from canary.core.tally import Tally
 from canary.core.tally import seconds as bucket_seconds
 
 
@@ -36,7 +37,7 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
     only stages count in which the arms were loaded alike.
     """
     views, (candidate, baseline) = sight.random, sight.sums
-    n_c, n_b = (sum(arm.histogram(tail.histogram).values()) for arm in (candidate, baseline))
+    n_c, n_b = (_measured(arms, tail) for arms in ([v.candidate for v in views], [v.baseline for v in views]))
     if unknown := trouble(candidate, baseline) or _none_measured(tail.histogram, n_c, n_b):
         return Reading(unknown=unknown, n=n_c)
     margin = margin_ratio(sight.margin)
@@ -111,6 +112,10 @@ def _unlike(view: StageView, sight: Sight) -> str:
         f"not load-matched: the candidate has x{view.load:.2g} the baseline's requests in flight a replica, "
         f"x{sight.max_load_ratio:g} is alike; a control, or as many replicas as its share"
     )
+
+
+def _measured(arms: Sequence[Tally], tail: Tail) -> int:
+    return sum(sum(arm.histogram(tail.histogram).values()) for arm in arms)
 
 
 def _none_measured(what: str, n_c: int, n_b: int) -> str:
