@@ -86,5 +86,5 @@ def _difference(views: Sequence[StageView], event: Kind) -> tuple[float, float]:
 
 
 def _variance(k: int, n: int) -> float:
-    rate = min(1.0, max(0, k + 1) / (n + 2))  # never certain after a few
+    rate = (k + 1) / (n + 2)  # never certain after a few
     return rate * (1 - rate) / n
