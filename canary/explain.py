@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from canary import figures, render, words
@@ -47,23 +48,23 @@ def to_json(state: JSON) -> dict[str, Any]:
 def _finding(finding: JSON, state: JSON) -> RenderableType:
     verdict, breach = str(finding.get("verdict") or "unknown"), str(finding.get("on_breach") or "rollback")
     style = render.VERDICT_STYLE.get(verdict, "magenta")
-    lines = [Text(""), Text.assemble((f"{figures.guard_name(finding)}: ", "bold"), (verdict, style))]
-    numbers = f"  {figures.guard_figure(finding, 'estimate')} (95 % {figures.guard_interval(finding)}), margin "
+    head = Text.assemble((f"{figures.guard_name(finding)}: ", "bold"), (verdict, style))
+    numbers = f"{figures.guard_figure(finding, 'estimate')} (95 % {figures.guard_interval(finding)}), margin "
     numbers += f"{figures.guard_figure(finding, 'margin')}, n {figures.number(finding.get('n'))}"
-    lines.append(Text(numbers, "dim"))
+    lines = [Text(numbers, "dim")]
     lines.append(_bar(f"towards {breach}", figures.progress(finding), finding, ("evidence", "threshold", "within")))
     if finding.get("pass_threshold"):
         lines.append(_bar("towards pass", figures.passing(finding), finding, ("passing", "pass_threshold", "beyond")))
-    lines.append(Text(f"  why: {finding.get('reason') or 'no reason recorded'}"))
-    lines += [Text(f"  {mend}") for mend in mends(finding, state)]
-    return Group(*lines)
+    lines.append(Text(f"why: {finding.get('reason') or 'no reason recorded'}"))
+    lines += [Text(mend) for mend in mends(finding, state)]
+    return Group(Text(""), head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 
 def _bar(name: str, part: float | None, finding: JSON, keys: tuple[str, str, str]) -> Text:
     """Draw evidence towards its threshold; what is proved on the wrong side of the margin counts for nothing."""
     has, needs = (figures.evidence(finding.get(key)) for key in keys[:2])
     counts_not = f", but it is {keys[2]} the margin" if part == 0 and (finding.get(keys[0]) or 0) > 0 else ""
-    line = f"  {name:<16} {render.bar(part, 10)} {figures.share(part):>6}  evidence {has} of {needs}{counts_not}"
+    line = f"{name:<16} {render.bar(part, 10)} {figures.share(part):>6}  evidence {has} of {needs}{counts_not}"
     return Text(line, "dim")
 
 
@@ -74,8 +75,9 @@ def mends(finding: JSON, state: JSON) -> Iterator[str]:
     """Yield what would change a guardrail's verdict, one short line each; the likeliest first."""
     verdict = finding.get("verdict")
     if verdict == "inconclusive":
-        yield from _evidence(finding, state)
-        yield from _surroundings(finding, state)
+        apart = _apart(str(finding.get("reason") or ""))
+        yield from apart or _evidence(finding, state)
+        yield from _unknown_machines(finding, state)
     elif verdict == "unknown":
         yield "mend: what the reason names; it goes on by itself"
     elif verdict == "fail":
@@ -117,7 +119,7 @@ def _samples(needed: int, candidate: int, baseline: int, state: JSON) -> Iterato
 def _more(finding: JSON, has: str, needs: str) -> int | None:
     """Return how many more requests it takes, as far as evidence has grown so far; None if nobody can tell."""
     evidence, threshold, n = finding.get(has), finding.get(needs), finding.get("n") or 0
-    if evidence is None or not threshold or not n or evidence + _COST <= 0 or evidence >= threshold:
+    if evidence is None or not threshold or not n or not 0 < evidence < threshold:
         return None
     more = n * (threshold - evidence) / (evidence + _COST)
     return round(more) if 1 <= more <= _FAR * n else None
@@ -140,11 +142,20 @@ def _faster(state: JSON) -> float:
     return _EVEN**2 / (part * (1 - part)) if isinstance(part, float) and 0 < part < _EVEN else 1.0
 
 
-def _surroundings(finding: JSON, state: JSON) -> Iterator[str]:
-    """Say what beside requests stands in the way."""
-    reason, latency = str(finding.get("reason") or ""), LOCATED.get(str(finding.get("guardrail")))
-    if "not load-matched" in reason:
-        yield "load-match: arms.control with as many replicas as the candidate, or replicas by the share"
+def _apart(reason: str) -> list[str]:
+    """Say what stands in the way whatever the number of requests."""
+    return [mend for sign, mend in _APART.items() if sign in reason]
+
+
+_APART: Final = {
+    "not load-matched": "load-match: arms.control, or replicas by the share; at 50 % as many replicas are loaded alike",
+    "the environment": "the baseline first: while it is over the limit too, nothing fails and nothing passes",
+}
+
+
+def _unknown_machines(finding: JSON, state: JSON) -> Iterator[str]:
+    """Say of a latency what knowing its machines would bring."""
+    latency = LOCATED.get(str(finding.get("guardrail")))
     if latency is None:
         return
     known = (state.get("reference") or {}).get(latency)

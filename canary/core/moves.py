@@ -130,6 +130,12 @@ def summary(release: Release, evidence: Evidence) -> str:
         return "engines are up"
     if release.phase is Phase.PREFLIGHT:
         return f"gates passed ({', '.join(release.plan.gates) or 'none asked for'})"
-    seen = f"{evidence.pairs} pairs" if release.phase is Phase.SHADOW else f"{evidence.samples} samples"
-    verdicts = (f"{one.guardrail}{f' ({one.slice})' if one.slice else ''} {one.verdict}" for one in evidence.findings)
-    return ", ".join((seen, *verdicts))
+    shadow = release.phase is Phase.SHADOW
+    said = [one for one in evidence.findings if one.guardrail.startswith("shadow") or not shadow]
+    verdicts = (f"{verdict}: {named}" for verdict in Verdict if (named := _names(said, verdict)))
+    return "; ".join((f"{evidence.pairs} pairs" if shadow else f"{evidence.samples} samples", *verdicts))
+
+
+def _names(findings: Iterable[Finding], verdict: Verdict) -> str:
+    named = (one for one in findings if one.verdict is verdict)
+    return ", ".join(f"{one.guardrail}{f' ({one.slice})' if one.slice else ''}" for one in named)

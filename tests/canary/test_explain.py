@@ -53,9 +53,10 @@ def test_more_requests_are_counted_and_timed() -> None:
 
 
 def test_nobody_is_told_to_wait_for_ever() -> None:
-    """Evidence that shrinks, or that grows by a thousandth, says nothing of when."""
+    """Evidence that shrinks, or that has not begun, says nothing of when; nor do requests that do not count."""
     assert "more requests" not in mends(passing=-2.5)
-    assert "more requests" not in mends(passing=-1.99)
+    assert "more requests" not in mends(passing=0.0)
+    assert "more requests" not in mends(reason="x; not load-matched: the candidate has x9")
     assert "more requests" not in mends(n=0)
 
 
@@ -82,6 +83,7 @@ def test_a_reference_is_asked_for_where_it_helps() -> None:
     ("finding", "said"),
     [
         ({"reason": "x; not load-matched: the candidate has x9"}, "load-match: arms.control"),
+        ({"reason": "x; the baseline is over it too: the environment"}, "the baseline first"),
         ({"verdict": "unknown"}, "mend: what the reason names"),
         ({"verdict": "fail"}, "final for this attempt"),
         ({"verdict": "fail", "on_breach": "pause"}, "it does not pause for this again"),

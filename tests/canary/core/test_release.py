@@ -283,7 +283,7 @@ def test_an_advance_says_what_it_rests_on() -> None:
     """The audit's reason has the numbers of the moment."""
     release = at(Phase.CANARY, 5)
     moved, effects = advance(release, events.Look(cause(release.entered + 100), enough()))
-    assert moved.reason == "100 samples, error_rate pass: canary 5 % -> canary 50 %"
+    assert moved.reason == "100 samples; pass: error_rate: canary 5 % -> canary 50 %"
     assert events.Note("step", "ann", moved.reason, int((release.entered + 100) * 1000)) in effects
     assert at(Phase.SHADOW).reason.startswith("gates passed (load): ")
 
