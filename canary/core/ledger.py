@@ -8,7 +8,7 @@ from canary.core.arms import Arm
 from canary.core.cell import Cell
 from canary.core.outcome import Outcome, Result
 from canary.core.tally import CONTROL, HALVES, PAIR, Amount, Key
-from canary.core.units import AGAIN, ASSIGNED, DONE, WAITING_MOST, Claim, Units, kinds_of, offset_of
+from canary.core.units import AGAIN, ASSIGNED, TIMED, WAITING_MOST, Claim, Units, kinds_of, offset_of
 
 _BASELINE: Final = Arm.BASELINE  # an Enum looks its members up in Python; every request would pay for it
 _OK: Final = Result.OK
@@ -93,13 +93,14 @@ class Ledger:
 
     def _once(self, cell: Cell, key: Key, unit: int, kind: str, outcome: Outcome | None) -> None:
         """Count an event of a unit as one that it had before, or leave it to the store to find out."""
-        offset = offset_of(unit, kind)
+        offset, timed = offset_of(unit, kind), kind == TIMED
         if self._units.known(offset) or len(self._claims) >= WAITING_MOST:  # too many: no evidence rather than twice
-            cell.counts[kind + AGAIN] += 1
+            if not timed:
+                cell.counts[kind + AGAIN] += 1
             return
         self._units.remember(offset)
-        fresh = _latencies(key, outcome) if outcome is not None and kind == DONE else {}
-        self._claims.append(Claim(offset, fresh, {_name(key, kind + AGAIN): 1}))
+        fresh = _latencies(key, outcome) if timed and outcome is not None else {}
+        self._claims.append(Claim(offset, fresh, {} if timed else {_name(key, kind + AGAIN): 1}))
 
     def _cell(self, stage: int, arm: str, slice_: str) -> Cell:
         key = stage, arm, slice_

@@ -22,10 +22,11 @@ WAITING_MOST: Final = 4_096  # claims of an attempt between two flushes; a store
 ASSIGNED: Final = "assigned"
 DONE: Final = "done"
 FAILED: Final = "failed"
+TIMED: Final = "timed"  # the one request whose latency counts: the first that has one and is warm
 
 _OFFSETS: Final = 1 << OFFSET_BITS
 _SPREAD: Final = 0x9E3779B9  # 2**32 over the golden ratio: multiples of it lie far apart
-_KINDS: Final = (ASSIGNED, DONE, FAILED, "empty", "truncated", "refusal", "malformed", "repetition")
+_KINDS: Final = (ASSIGNED, DONE, FAILED, "empty", "truncated", "refusal", "malformed", "repetition", TIMED)
 _SALTS: Final = {kind: (number * _SPREAD >> 6) % _OFFSETS for number, kind in enumerate(_KINDS, start=1)}
 _OK: Final = Result.OK  # an Enum looks its members up in Python
 _ERROR: Final = Result.ERROR
@@ -72,5 +73,8 @@ def kinds_of(outcome: Outcome) -> tuple[str, ...]:
     if result is _OK:
         empty = ("empty",) if outcome.completion_tokens == 0 else ()
         truncated = ("truncated",) if outcome.finish_reason == "length" else ()
-        return (DONE, *empty, *truncated, *outcome.flaws)
-    return (DONE, FAILED) if result is _ERROR or result is _TIMEOUT else ()
+        timed = (TIMED,) if outcome.ttft is not None and not outcome.cold else ()
+        return (DONE, *timed, *empty, *truncated, *outcome.flaws)
+    if result is _TIMEOUT:
+        return (DONE, FAILED) if outcome.cold else (DONE, FAILED, TIMED)
+    return (DONE, FAILED) if result is _ERROR else ()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,10 +81,10 @@ def test_a_units_first_event_is_claimed_and_its_next_ones_are_again():
     found = ledger.drain()
     prefix = "1|candidate||"
     assert [found[prefix + word] for word in ("assigned", "assigned_again", "done", "done_again")] == [3, 2, 3, 2]
-    assigned, done = ledger.claims()
+    assigned, done, timed = ledger.claims()
     assert (assigned.fresh, assigned.again) == ({}, {prefix + "assigned_again": 1})
-    assert done.again == {prefix + "done_again": 1}
-    assert done.fresh == {name: n for name, n in latencies(GOOD).items() if not name.startswith(f"{prefix}e2e")}
+    assert (done.fresh, done.again, timed.again) == ({}, {prefix + "done_again": 1}, {})
+    assert timed.fresh == {name: n for name, n in latencies(GOOD).items() if not name.startswith(f"{prefix}e2e")}
     ledger.record(replace(GOOD, unit=5))  # what is known outlives a flush
     assert (ledger.drain()[prefix + "done_again"], ledger.claims()) == (1, ())
 
@@ -105,14 +106,16 @@ def test_requests_without_a_unit_claim_nothing():
     assert not [name for name in ledger.drain() if name.endswith("_again")]
 
 
-def test_a_first_answer_that_is_cold_or_failed_has_no_latency():
-    """Nor has the next one: which of a unit's requests is timed must not depend on how the first went."""
-    for outcome in (replace(GOOD, cold=True), replace(GOOD, result=Result.ERROR)):
-        ledger = Ledger()
+@pytest.mark.parametrize(
+    "first", [replace(GOOD, cold=True), replace(GOOD, result=Result.ERROR), replace(GOOD, ttft=None, tpot=None)]
+)
+def test_a_units_latency_is_that_of_the_first_warm_answer_that_has_one(first: Outcome):
+    """A user who came early, or whose first request failed or was not streamed, is timed once all the same."""
+    ledger = Ledger()
+    for outcome in (first, GOOD, replace(GOOD, ttft=9.0)):
         ledger.record(replace(outcome, unit=5))
-        ledger.record(replace(GOOD, unit=5))
-        fields = [claim.fresh for claim in ledger.claims()] + [ledger.drain()]
-        assert not [name for found in fields for name in found if "|t" in name]
+    timed = {name: n for claim in ledger.claims() for name, n in claim.fresh.items() if "|ttft." in name}
+    assert timed == {name: n for name, n in latencies(GOOD).items() if "|ttft." in name}
 
 
 def test_what_a_control_answers_counts_for_the_baseline_and_besides_for_itself():
@@ -127,10 +130,10 @@ def test_what_a_control_answers_counts_for_the_baseline_and_besides_for_itself()
     assert part.blocks("ttft") == whole.blocks("ttft") != {}
     assert (part.count("ok"), part.histogram("e2e")) == (0, whole.histogram("e2e"))
     ledger.record(replace(baseline, unit=5))
-    (claim,) = ledger.claims()
+    done, claim = ledger.claims()
     baselines, controls = ({name for name in claim.fresh if f"|{arm}|" in name} for arm in ("baseline", "control"))
     assert controls == {name.replace("baseline", "control") for name in baselines} != set()
-    assert set(claim.again) == {"1|baseline||done_again"}
+    assert (set(done.again), claim.again) == ({"1|baseline||done_again"}, {})
 
 
 def test_claims_that_wait_are_bounded():
