@@ -17,6 +17,7 @@ from canary.errors import LinnetError
 from canary.status import glance
 from canary.store import Store, StoreError
 
+_LATENCY = ["model", "latency"]
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -82,6 +83,8 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
         "evidence": ("linnet_guardrail_evidence", "Natural log of the e-value.", ["model", "guardrail", "slice"]),
         "verdict": ("linnet_guardrail_verdict", "1 for the verdict.", ["model", "guardrail", "slice", "verdict"]),
         "cost": ("linnet_cost_usd_per_million_tokens", "USD a million completion tokens.", ["model", "arm", "kind"]),
+        "reference": ("linnet_reference_seconds", "Blocks in which the baseline was compared with itself.", _LATENCY),
+        "noise": ("linnet_reference_noise", "The most own noise of a replica, sd of the log, not excluded.", _LATENCY),
         "engine": ("linnet_engine_up", "1 unless the stack says that the engine cannot serve.", ["engine"]),
         "split": ("linnet_split_ratio", "Each arm's share of traffic, 0..1.", ["model", "arm", "kind"]),
     }
@@ -100,9 +103,17 @@ def _set(gauges: dict[str, Gauge], state: dict[str, Any]) -> None:
     for kind, arms in state["usd_per_million_tokens"].items():
         for arm, dollars in arms.items():
             gauges["cost"].labels(model, arm, kind).set(dollars)
+    _set_references(gauges, model, state)
     for finding in state["guardrails"]:
         name = (model, finding["guardrail"], finding["slice"])
         if finding["evidence"] is not None:
             gauges["evidence"].labels(*name).set(finding["evidence"])
         for verdict in Verdict:
             gauges["verdict"].labels(*name, verdict.value).set(verdict.value == finding["verdict"])
+
+
+def _set_references(gauges: dict[str, Gauge], model: str, state: dict[str, Any]) -> None:
+    for latency, known in state["reference"].items():
+        if known is not None:
+            gauges["reference"].labels(model, latency).set(known["seconds"])
+            gauges["noise"].labels(model, latency).set(known["largest"]["sd"])

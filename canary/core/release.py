@@ -14,7 +14,7 @@ Laws (tests/canary/core/test_release.py holds each as a property):
 9. The candidate's share of traffic is above 0 only in `canary` and `bake`.
 
 `advance` is pure: time comes with the event's cause. What is to be done follows from the difference between before and
-after (`_effects`), so no rule can forget to publish, to note, or to quarantine.
+after (consequences.py), so no rule can forget to publish, to note, or to quarantine.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 
 from canary.core import events, moves
 from canary.core.arms import Endpoint
+from canary.core.consequences import consequences, note
 from canary.core.events import Cause, Effect, Event
 from canary.core.finding import OnBreach
 from canary.core.obstacles import obstacle
@@ -79,7 +80,7 @@ def begin(prior: Release | None, opening: Opening, cause: Cause) -> tuple[Releas
         reason=cause.reason,
     )
     count = events.Count(release.release, release.attempt)
-    return release, (events.Publish(release.split()), count, _note("start", release, cause))
+    return release, (events.Publish(release.split()), count, note("start", release, cause))
 
 
 def advance(release: Release, event: Event) -> tuple[Release, tuple[Effect, ...]]:
@@ -94,7 +95,7 @@ def advance(release: Release, event: Event) -> tuple[Release, tuple[Effect, ...]
         moved = replace(moved, generation=release.generation + 1)
     if moved.phase in ENDED and moved.phase is not release.phase:
         moved = replace(moved, concluded=moved.generation)
-    return moved, tuple(_effects(release, moved, event))
+    return moved, tuple(consequences(release, moved, event))
 
 
 # The controller's own events.
@@ -239,59 +240,6 @@ def _refuse(what: str, mend: str) -> Callable[[Release, Any], Release]:
 
     return refuse
 
-
-# Effects: what the difference between before and after asks for.
-
-
-def _effects(before: Release, after: Release, event: Event) -> Iterable[Effect]:
-    if after.generation != before.generation:
-        yield events.Publish(after.split())
-    if after.attempt != before.attempt:
-        yield events.Count(after.release, after.attempt)
-        yield events.Absolve(after.candidate.digest)
-    if after.phase is not before.phase and after.phase is Phase.ROLLED_BACK:
-        yield events.Quarantine(after.candidate.digest, after.reason)
-    if after.phase is not before.phase and after.phase in (Phase.PROMOTED, *ENDED):
-        yield events.Conclude(after.phase.value)
-    yield _note(_what(before, after, event), after, event.cause)
-
-
-def _note(what: str, release: Release, cause: Cause) -> events.Note:
-    """What lies beside a release's own way (its place, a freeze) leaves its reason alone, and has one of its own."""
-    why = {"held": release.held, "released": "what held it is gone"}.get(what, release.reason or cause.reason)
-    if what in _BESIDE:
-        why = cause.reason
-    return events.Note(what, cause.actor, why, int(cause.now * 1000))
-
-
-def _what(before: Release, after: Release, event: Event) -> str:
-    """Name the change: what became of the release for the controller's events, the verb for a person's."""
-    if not isinstance(event, events.Look | events.Tripped):
-        return _VERBS[type(event)]
-    if after.phase is not before.phase:
-        return after.phase.value
-    if after.percent != before.percent:
-        return "step"
-    if after.paused != before.paused:
-        return "paused"
-    return "held" if after.held else "released"
-
-
-_VERBS: Mapping[type, str] = {
-    events.Relocated: "relocated",
-    events.Pause: "pause",
-    events.Resume: "resume",
-    events.SetWeight: "set-weight",
-    events.Promote: "promote",
-    events.Abort: "abort",
-    events.Rollback: "rollback",
-    events.Retry: "retry",
-    events.Freeze: "freeze",
-    events.Unfreeze: "unfreeze",
-    events.Supersede: "supersede",
-}
-
-_BESIDE = frozenset(_VERBS[kind] for kind in (events.Relocated, events.Freeze, events.Unfreeze))
 
 Rule: TypeAlias = Callable[[Release, Any], Release]
 _ALL = tuple(Phase)

@@ -79,6 +79,9 @@ async def test_the_halves_of_a_baseline_are_compared_while_nothing_is_released(w
         assert found.references[latency].likeliest.sigma == 0
     left = await world.store.tallies("m", "", 0)
     assert all(int(name.partition("@")[2].partition(".")[0]) * 10 >= world.now - 40 for name in left)
+    text = (await world.metrics.render(world.store)).decode()
+    assert 'linnet_reference_seconds{latency="ttft",model="m"} 1170.0' in text
+    assert 'linnet_reference_noise{latency="ttft",model="m"} 0.' in text
     soon = math.ceil(world.now / 10)
     await world.store.flush("w", 99, [Batch("m", "", 0, halves(soon, 1))])
     await world.step(12)
