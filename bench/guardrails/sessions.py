@@ -10,7 +10,7 @@ from bench.guardrails.bets import Bools, Floats, Ints
 from canary.core.tally import GROUPS
 
 _TIDY = 0.9  # of the sessions are under way
-_WORDS = ("failed", "empty", "truncated")
+_WORDS = ("failed", "empty", "truncated", "timed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Sessions:
 class Callers:
     """Requests of one second, by run: their arm, and what is their session's own; `unit` is 0 for one of its own.
 
-    `error` is the rate of errors, `slow` and `dear` levels of log TTFT and cost; `first`: the session's first request.
+    `error` is the rate of errors, `slow` and `dear` levels of log TTFT and cost.
     """
 
     run: Ints
@@ -39,7 +39,6 @@ class Callers:
     error: Floats | float
     slow: Floats | float
     dear: Floats | float
-    first: Bools
     unit: Ints
     pool: Pool | None = None
     sessions: Ints = field(default_factory=lambda: np.empty(0, np.int64))
@@ -56,7 +55,7 @@ class Callers:
 
 def single(run: Ints, arm: Ints, error: float) -> Callers:
     """Return requests that stand for themselves."""
-    return Callers(run, arm, error, 0.0, 0.0, np.ones(len(run), bool), np.zeros(len(run), np.int64))
+    return Callers(run, arm, error, 0.0, 0.0, np.zeros(len(run), np.int64))
 
 
 class Pool:
@@ -88,7 +87,6 @@ class Pool:
             self._error_of[who],
             self._slow[who],
             self._dear[who],
-            who >= before,
             self._unit[who],
             self,
             who,

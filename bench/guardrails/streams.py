@@ -59,8 +59,8 @@ class Reports:
 
     `arm`: 1 for the candidate; `stage` and `block` are those of assignment. `failed`, `empty` and `truncated` are the
     request's own, `first_...` those that its unit had not had before; `unit` is 0 for a request that stands for itself.
-    `timed`: its latencies count, in log buckets; `priced`: its cost does, in steps of the grid, with `tokens` of prompt
-    and answer.
+    `timed`: its latencies count, in log buckets, as its unit's first; `priced`: its cost does, in steps of the grid,
+    with `tokens` of prompt and answer.
     """
 
     run: Ints
@@ -70,7 +70,6 @@ class Reports:
     failed: Bools
     empty: Bools
     truncated: Bools
-    first: Bools
     first_failed: Bools
     first_empty: Bools
     first_truncated: Bools
@@ -197,11 +196,10 @@ class Stream:
             failed,
             empty,
             truncated,
-            callers.first,
             callers.once("failed", failed),
             callers.once("empty", empty),
             callers.once("truncated", truncated),
-            ~failed & callers.first,
+            callers.once("timed", ~failed),
             buckets(ttft),
             buckets(tpot),
             ~failed,

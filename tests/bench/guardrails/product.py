@@ -2,10 +2,15 @@
 
 import numpy as np
 
+from bench.guardrails import references
+from bench.guardrails.references import References, blocks
 from canary.core.arms import Arm
 from canary.core.guardrails import Analysis, Machines, StageEvidence, look
 from canary.core.ledger import Ledger
+from canary.core.location import Arm as BlockArm
+from canary.core.location import Block
 from canary.core.outcome import Outcome, Result
+from canary.core.reference import Reference
 from canary.core.tally import BLOCK_S, COST_GRID, merged, parse, seconds
 from canary.simulate import START
 
@@ -36,9 +41,9 @@ def outcomes(reports, run):
 class Product:
     """One run as the controller sees it."""
 
-    def __init__(self, policy, scene, run, references=None):
+    def __init__(self, policy, scene, run, told=None):
         self._policy, self._scene, self._run = policy, scene, run
-        self._machines = Machines(1, 1, references or {})
+        self._machines = Machines(1, 1, told or {})
         self._ledger, self._analysis, self._sums, self._claimed = Ledger(), Analysis.initial(), {}, set()
 
     def take(self, second):
@@ -68,6 +73,19 @@ class Product:
         for (stage, arm, slice_), tally in self._sums.items():
             found.setdefault(stage, {})[arm, slice_] = tally
         return [StageEvidence(stage, self._scene.shares[stage - 1], found[stage]) for stage in sorted(found)]
+
+
+def referred(noise, tau, runs, most=0.18):
+    """The same hours of blocks, as many as a reference of ours takes, to both: ours, and the product's of each run."""
+    ours, theirs = References(most, runs), [Reference.of_replicas(most, 1, 1)] * runs
+    some = blocks(20, 0.5, (noise, tau), chance(), runs)
+    for number, halves in zip(range(references.COUNTED + 10), some, strict=False):
+        start = 10.0 * number
+        for run in np.flatnonzero(ours.blocks < references.COUNTED):
+            arms = (BlockArm(*map(int, (halves.n[run, i], halves.k[run, i], halves.kk[run, i]))) for i in (0, 1))
+            theirs[run] = theirs[run].take({start: Block(start, *arms)})
+        ours.take(halves)
+    return ours.beliefs(), theirs
 
 
 def chance(seed=1):

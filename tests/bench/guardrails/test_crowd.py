@@ -7,7 +7,7 @@ from bench.guardrails.sessions import Sessions
 from bench.guardrails.streams import Late, Scene, Stream
 from canary.core.finding import OnBreach, Verdict
 from canary.simulate import Harm, OwnNoise, Step, Traffic, World
-from tests.bench.guardrails.product import Product, chance
+from tests.bench.guardrails.product import Product, chance, referred
 
 RUNS = 2
 HALF = (Step(0.5, 150),)
@@ -48,10 +48,29 @@ def failing(findings):
 @pytest.mark.parametrize("name", SCENES)
 def test_the_crowd_decides_as_the_product_does(name):
     """On the same sums: the same evidence every second, and the same guardrail fails in the same second."""
-    scene = SCENES[name]
-    crowd, stream = Crowd(POLICY, scene, RUNS), Stream(scene, RUNS, chance())
-    products, seen = [Product(POLICY, scene, run) for run in range(RUNS)], {}
-    for second in stream.seconds():
+    crowd = Crowd(POLICY, SCENES[name], RUNS)
+    seen = compared(SCENES[name], crowd, [Product(POLICY, SCENES[name], run) for run in range(RUNS)])
+    found = {run: (at, name) for run, (at, _, name) in crowd.failed.items() if name != TRIPWIRE}
+    assert found == {run: told for run, told in seen.items() if run in found}
+    assert set(crowd.failed) >= set(seen)
+    assert bool(seen) == (name in {"errors", "slow", "stalled", "dear", "worse in a ramp"})
+
+
+def test_it_believes_a_reference_as_the_product_does(monkeypatch):
+    """Weights, excluded laws and the variance that is known from the first block on."""
+    monkeypatch.setattr("bench.guardrails.references.COUNTED", 100)
+    monkeypatch.setattr("canary.core.reference.LONG_S", 1000.0)
+    beliefs, theirs = referred(0.02, 60.0, RUNS)
+    scene = Scene(World(HALF, harm=Harm(ttft=3.0)))
+    products = [Product(POLICY, scene, run, {"ttft": theirs[run]}) for run in range(RUNS)]
+    seen = compared(scene, Crowd(POLICY, scene, RUNS, {"ttft": beliefs}), products)
+    assert {name for _, name in seen.values()} == {"ttft_p95"}
+
+
+def compared(scene, crowd, products):
+    """Tell a scene to both, compare what they say each second, and return when the product rolled back, and by what."""
+    seen = {}
+    for second in Stream(scene, RUNS, chance()).seconds():
         crowd.take(second)
         judged = crowd.judged(np.arange(RUNS))
         for run in sorted(set(range(RUNS)) - set(seen)):
@@ -65,7 +84,4 @@ def test_the_crowd_decides_as_the_product_does(name):
                         assert judged.counts[run, number] == beyond(finding), (second.number, guard.name)
             if failed := failing(findings):
                 seen[run] = second.number, failed
-    found = {run: (at, name) for run, (at, _, name) in crowd.failed.items() if name != TRIPWIRE}
-    assert found == {run: told for run, told in seen.items() if run in found}
-    assert set(crowd.failed) >= set(seen)
-    assert bool(seen) == (name in {"errors", "slow", "stalled", "dear", "worse in a ramp"})
+    return seen
