@@ -57,7 +57,7 @@ def _finding(finding: JSON, state: JSON) -> RenderableType:
         lines.append(_bar("towards pass", figures.passing(finding), finding, ("passing", "pass_threshold", "beyond")))
     lines.append(Text(f"why: {finding.get('reason') or 'no reason recorded'}"))
     lines += [Text(mend) for mend in mends(finding, state)]
-    return Group(Text(""), head, Padding(Group(*lines), (0, 0, 0, 2)))
+    return Group(Text(""), head, Padding(Group(*lines), (0, 0, 0, 2), expand=False))
 
 
 def _bar(name: str, part: float | None, finding: JSON, keys: tuple[str, str, str]) -> Text:
@@ -159,10 +159,11 @@ def _unknown_machines(finding: JSON, state: JSON) -> Iterator[str]:
     if latency is None:
         return
     known = (state.get("reference") or {}).get(latency)
-    if known is None or not known["tells"]:
+    if known is None:
         yield "a reference: a second replica of the baseline, or a control; after 6 h a latency is judged far sooner"
     elif known["seconds"] < _REFERENCE_S:
-        yield f"a longer reference: {figures.seconds(known['seconds'])} so far, 6 h tell more (for the next attempt)"
+        so_far = figures.seconds(known["seconds"])
+        yield f"a longer reference: {so_far} so far; 10 min tell something, 6 h all (for the next attempt)"
 
 
 # Conditions, and what comes next.

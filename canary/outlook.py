@@ -200,4 +200,5 @@ def _faster(found: JSON) -> Iterator[str]:
     if not any(saving["of"] == RELEASE for saving in found["faster"]):
         yield "faster: neither share nor shadow nor a wider margin would shorten the release"
     if any(not row["load_matched"] for step in found["steps"] for row in step["guardrails"]):
-        yield "no latency passes where an arm has many times the other's requests in flight a replica: try arms.control"
+        mends = "a step at 50 %, or replicas by the share" if found["control"] else "arms.control, or a step at 50 %"
+        yield f"no latency passes where an arm has many times the other's requests in flight a replica: try {mends}"

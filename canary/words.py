@@ -16,6 +16,8 @@ def references(known: JSON | None) -> str:
     if not told:
         return ""
     longest = max(told.values(), key=lambda one: one["seconds"])
+    if not any(one["tells"] for one in told.values()):
+        return f"{_of(longest)}: too little to tell"
     bounds = ", ".join(f"{latency.upper()} {_bound(one)}" for latency, one in told.items())
     return f"{_of(longest)}: own noise of {bounds}"
 

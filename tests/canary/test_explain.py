@@ -74,7 +74,7 @@ def test_a_reference_is_asked_for_where_it_helps() -> None:
     nothing = {**KNOWN, "reference": {"ttft": None, "tpot": None}}
     assert "a reference: a second replica of the baseline, or a control" in mends(nothing)
     young = {**KNOWN, "reference": {"ttft": {**REFERENCE, "seconds": 4000.0}}}
-    assert "a longer reference: 1 h 6 min so far" in mends(young)
+    assert "a longer reference: 1 h 6 min so far; 10 min tell something" in mends(young)
     assert "reference" not in mends()
     assert "reference" not in mends(nothing, guardrail="error_rate")
 

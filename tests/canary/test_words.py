@@ -34,7 +34,9 @@ def test_all_latencies_fit_in_one_line() -> None:
     both = {"ttft": REFERENCE, "tpot": {**REFERENCE, "outside": True}}
     assert words.references(both).endswith("own noise of TTFT at most 4.5 %, TPOT beyond what is assumed")
     young = {"ttft": {**REFERENCE, "tells": False}, "tpot": None}
-    assert words.references(young).endswith("own noise of TTFT not known yet")
+    assert words.references(young).endswith("last block 12 s ago: too little to tell")
+    half = {"ttft": REFERENCE, "tpot": {**REFERENCE, "tells": False}}
+    assert words.references(half).endswith("own noise of TTFT at most 4.5 %, TPOT not known yet")
     assert words.references({"ttft": None}) == words.references(None) == ""
 
 
