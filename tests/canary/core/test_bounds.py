@@ -1,6 +1,7 @@
 import math
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -194,3 +195,48 @@ def test_logs_add_without_leaving_the_log_scale(logs: list[float], total: float)
 def test_one_nan_makes_the_sum_nan(logs: list[float]) -> None:
     """What cannot be trusted is not lost in a sum, wherever it stands."""
     assert math.isnan(bounds.log_sum(logs))
+
+
+@pytest.mark.parametrize("n", [10**9, 10**15])
+@pytest.mark.parametrize("share", [1e-9, 0.05, 0.5, 1 - 1e-9])
+def test_a_billion_events_have_finite_logs(n: int, share: float) -> None:
+    """No overflow and no warning, whoever has them all, in every test that counts."""
+    with np.errstate(all="raise", under="ignore"):
+        sides = [(n, 0), (0, n), (n, n)]
+        logs = [
+            test([Events(share, c, b, 3 * n)]) for c, b in sides for test in (bounds.log_e_more, bounds.log_e_fewer)
+        ]
+        logs += [bounds.log_e_within([Events(share, c, b, 3 * n)], 0.01) for c, b in sides]
+        logs += [test(k, n, 0.01) for k in (0, n // 2, n) for test in (bounds.log_e_over, bounds.log_e_under)]
+        logs += [bounds.log_e_pairs({d: n}, 0.1, sign=sign) for d in (-1000, 100, 1000) for sign in (-1, 1)]
+        logs += [bounds.log_e_more_restarted([Events(share, n, 0, n)] * 3, 4)]
+    assert all(map(math.isfinite, logs))
+
+
+@pytest.mark.parametrize("nu", [49.0, 1e9])
+@pytest.mark.parametrize("t", [0.75, 1e7])
+def test_the_mixture_for_means_grows_with_z_however_far(nu: float, t: float) -> None:
+    """From -1e8 to 1e8: finite, and never less for more."""
+    with np.errstate(all="raise", under="ignore"):
+        logs = [bounds.log_e_student(sign * 10.0**k, nu=nu, t=t) for sign in (-1, 1) for k in range(-2, 9)]
+    left, right = logs[:11], logs[11:]
+    assert all(map(math.isfinite, logs))
+    assert right == sorted(right)
+    assert left == sorted(left, reverse=True)
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_what_is_more_for_the_one_is_fewer_for_the_other(share: float, candidate: int, baseline: int) -> None:
+    """More of the candidate's events are never less evidence for more, nor more evidence for fewer."""
+    here, there = (Events(share, candidate + more, baseline, 10**7) for more in (0, 1))
+    slack = 1e-9 * (1 + abs(bounds.log_e_more([here])))
+    if candidate * (1 - share) >= share * baseline:  # where it has its part already
+        assert bounds.log_e_more([there]) >= bounds.log_e_more([here]) - slack
+    assert bounds.log_e_fewer([there]) <= bounds.log_e_fewer([here]) + slack
+
+
+def test_weights_may_be_next_to_nothing() -> None:
+    """A weight of 1e-300 of a certainty is what it is."""
+    with np.errstate(all="raise", under="ignore"):
+        assert bounds.log_sum([1000.0, 0.0], [1e-300, 1.0]) == pytest.approx(1000.0 + math.log(1e-300))
+        assert bounds.log_sum([-1e8, -1e8]) == pytest.approx(-1e8 + math.log(2))
