@@ -48,11 +48,11 @@ def arm_of(split: Split, number: int) -> Arm:
 def controlled(split: Split, number: int) -> bool:
     """Tell whether the baseline's control answers the unit of a number.
 
-    Its points are the uppermost, as many of them as the candidate has, or all that the candidate leaves.
+    Its points are the uppermost, and none of the candidate's.
     """
-    if split.control is None or split.candidate is None or split.percent <= 0:
+    if split.control is None or split.candidate is None or split.control_percent <= 0:
         return False
-    return number / _SCALE * 100 >= max(split.percent, 100 - split.percent)
+    return number / _SCALE * 100 >= max(split.percent, 100 - split.control_percent)
 
 
 def assign(split: Split, unit: str) -> Arm:

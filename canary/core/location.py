@@ -38,7 +38,7 @@ from canary.core.tally import GROWTH
 _LOG_GROWTH: Final = math.log(GROWTH)
 WORSE: Final = np.log([1.03, 1.06, 1.1, 1.15, 1.22, 1.3, 1.4, 1.55, 1.75, 2, 2.5, 3.5, 6, 12])  # e^theta
 EXCLUDED: Final = 0.0005  # of the mean likelihood under the reference: a law below it is left out of C
-OUTSIDE: Final = math.log(1000.0)  # how much likelier a law beyond the assumptions must be to be named
+OUTSIDE: Final = math.log(10.0)  # how much likelier a law beyond the assumptions must be to be named
 _PRIOR_BASELINE: Final = 200.0  # degrees of freedom that history's variance counts for
 _PRIOR_CANDIDATE: Final = 50.0
 

@@ -50,7 +50,10 @@ class Guard:
             raise GuardError(f"guardrail {self.name}: margin {self.margin} must lie between {low:g} and {high:g}")
         if not self.slices or len(set(self.slices)) < len(self.slices):
             raise GuardError(f"guardrail {self.name}: name each slice once, '' for all traffic")
-
+        if self.name == "output_length" and self.margin <= 1:
+            raise GuardError(
+                f"guardrail {self.name}: margin {self.margin} allows nothing; write more than 1, such as 1.25"
+            )
         if self.weight is not None and not 0 < self.weight < math.inf:
             raise GuardError(f"guardrail {self.name}: weight {self.weight} must be above 0")
         if self.on_breach is OnBreach.ROLLBACK and not self.share:

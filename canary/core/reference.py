@@ -24,7 +24,7 @@ from canary.core.tally import BLOCK_S
 
 KEPT_S: Final = 24 * 3600.0
 SEGMENT_S: Final = 6 * 3600.0
-LONG_S: Final = 6 * 3600.0  # of blocks: from here on it speaks of noise of half an hour too
+LONG_S: Final = 5.9 * 3600.0  # of blocks, six hours less what was lost: from here on it speaks of half an hour too
 LEAST_S: Final = 600.0  # below, it is not spoken of
 
 

@@ -14,7 +14,7 @@ from canary.core.signals.sight import Z95
 from canary.core.tally import Tally
 
 NAME: Final = "sample_ratio"
-TOLERANCE: Final = 0.02  # of the share: what a late acknowledgement or a clock may do
+TOLERANCE: Final = 0.02  # of the smaller arm's share: what a late acknowledgement or a clock may do
 LOG_BAR: Final = math.log(1000.0)  # alpha = 0.1 %
 _SURE: Final = 500.0  # the mixture's weight, in units
 
@@ -40,7 +40,9 @@ def log_e_mismatch(stages: Sequence[tuple[float, int, int]], tolerance: float = 
 
 
 def _clipped(p: float, share: float, tolerance: float) -> float:
-    return min(max(p, share * (1 - tolerance)), share * (1 + tolerance), 1 - 1e-9)
+    """Return the probability nearest to `p` that is within the tolerance of the smaller arm's share."""
+    slack = tolerance * min(share, 1 - share)
+    return min(max(p, share - slack), share + slack)
 
 
 def find(views: Sequence[StageView]) -> Finding:

@@ -66,12 +66,13 @@ def choose(route: Route, ask: Asked, guest: Guest, request_id: str, now: float =
     split, headers = route.split, guest.headers
     forced = _forced(split, headers[ARM], guest.caller) if ARM in headers else None
     divided = split.candidate is not None and split.percent > 0 and forced is None
+    drawing = divided or (split.control is not None and split.control_percent > 0 and forced is None)
     sticks = route.pool.balance is _AFFINITY
-    asking = unit(ask, guest) if divided or sticks else ""
-    number = number_of(split, asking or f"request:{request_id}") if divided else 0
+    asking = unit(ask, guest) if drawing or sticks else ""
+    number = number_of(split, asking or f"request:{request_id}") if drawing else 0
     drawn = arm_of(split, number) if divided else _BASELINE
     arm = drawn if forced is None else forced
-    control = divided and split.control is not None and controlled(split, number)
+    control = drawing and split.control is not None and controlled(split, number)
     named = headers[SLICE].decode("latin-1") if SLICE in headers else ""
     return Choice(
         split=split,
@@ -84,7 +85,7 @@ def choose(route: Route, ask: Asked, guest: Guest, request_id: str, now: float =
         pool=route.pool,
         affinity=_together(ask, guest, asking) if sticks else "",
         at=now,
-        unit=(number or 1) if divided and asking else 0,
+        unit=(number or 1) if divided and asking else 0,  # before the first share nobody's chance is spent
         cold=divided and now < split.warm_until,
         control=control,
     )

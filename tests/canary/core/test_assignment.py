@@ -89,7 +89,7 @@ def test_the_number_of_a_unit_is_its_arm(unit, percent):
 
 def controls(percent: float, number: int) -> bool:
     """Whether a control answers a number's unit at a share."""
-    return controlled(replace(at(percent), control=CONTROL), number)
+    return controlled(replace(at(percent), control=CONTROL, control_percent=min(percent, 100 - percent)), number)
 
 
 @given(st.integers(0, 2**53 - 1), shares)
@@ -97,7 +97,7 @@ def test_nobody_is_the_candidates_and_the_controls(number, percent):
     """At no share, and nobody is the control's where there is none."""
     assert not (controls(percent, number) and arm_of(at(percent), number) is Arm.CANDIDATE)
     assert not controlled(at(percent), number)
-    assert not controlled(replace(at(percent), control=CONTROL, candidate=None), number)
+    assert not controlled(replace(at(percent), control=CONTROL, control_percent=50, candidate=None), number)
 
 
 @given(shares)

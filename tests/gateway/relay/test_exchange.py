@@ -279,7 +279,7 @@ async def test_a_control_answers_its_part_and_the_baseline_instead_of_it(
     split: Split, base: Sim, control: Sim, store: Store, tmp_path: Path
 ):
     """The client hears of the baseline in either case; a control that fails is the baseline's failure."""
-    await publish(store, replace(split, control=control.endpoint()))
+    await publish(store, replace(split, control=control.endpoint(), control_percent=50))
     async with gateway(tmp_path, Split(MODEL, 0, base.endpoint()), store.url) as house:
         await until(lambda: acknowledged(store, 1), "acknowledgement")
         session = await ask_until(house, "baseline")  # at half, the control has all of the baseline

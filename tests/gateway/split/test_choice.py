@@ -123,7 +123,7 @@ def test_every_choice_has_its_time():
 
 def test_the_control_answers_its_part_of_the_baseline():
     """It is the baseline to everybody; its failure may be answered by the baseline's own replicas."""
-    split = replace(LIVE, percent=20, control=CONTROL)
+    split = replace(LIVE, percent=20, control=CONTROL, control_percent=20)
     choices = [choose(Route(split), asked(), guest(session=b"%d" % n), "r", NOW) for n in range(400)]
     chosen = [choice for choice in choices if choice.control]
     assert 40 < len(chosen) < 130
@@ -141,9 +141,17 @@ def test_the_control_answers_its_part_of_the_baseline():
     )
 
 
+def test_a_control_answers_before_the_first_share_and_spends_nobodys_chance():
+    """In the shadow it is there to be compared with the rest; units count once they can meet the candidate."""
+    split = replace(LIVE, percent=0, control=CONTROL, control_percent=20)
+    choices = [choose(Route(split), asked(), guest(session=b"%d" % n), "r", NOW) for n in range(400)]
+    assert 40 < sum(choice.control for choice in choices) < 130
+    assert {(choice.arm, choice.unit, choice.cold) for choice in choices} == {(Arm.BASELINE, 0, False)}
+
+
 def test_a_tester_meets_no_control():
     """Who asks for the baseline gets the baseline's own replicas."""
-    split = replace(LIVE, control=CONTROL)
+    split = replace(LIVE, control=CONTROL, control_percent=50)
     for number in range(50):
         choice = choose(Route(split), asked(), guest(session=b"%d" % number, arm=b"baseline"), "r", NOW)
         assert (choice.control, choice.endpoint) == (False, LIVE.baseline)
