@@ -11,13 +11,13 @@ from canary.core.forecast import until_fail, until_located_in_noise, until_pass
 from canary.core.plan import PROVED_FROM, Plan
 from canary.core.policy import Policy
 from canary.core.premise import Baseline, Case, Stretch, Traffic, cases
-from canary.core.reference import LONG_S
 from canary.core.signals import SIGNALS
 
 MOST_REQUESTS = 100_000  # of all traffic; what takes longer is called never
 EVEN = 50.0  # percent: the share at which two arms learn most of each other
 WIDER = 1.5  # times the margin
 RELEASE = "the release"
+SUPPOSED_S = 6 * 3600.0  # of a reference without noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +254,9 @@ def _wider_margin(intent: Intent, slowest: Stay) -> Iterator[tuple[str, Intent]]
 
 def _reference(intent: Intent) -> Iterator[tuple[str, Intent]]:
     """Suppose six hours of comparing the baseline's replicas that show no noise, where nothing is known of them."""
-    if not intent.traffic.beliefs and intent.traffic.reference < LONG_S:
-        quiet = replace(intent.traffic, reference=LONG_S)
-        yield f"a reference of {LONG_S / 3600:g} h", replace(intent, traffic=quiet)
+    if not intent.traffic.beliefs and intent.traffic.reference < SUPPOSED_S:
+        quiet = replace(intent.traffic, reference=SUPPOSED_S)
+        yield f"a reference of {SUPPOSED_S / 3600:g} h", replace(intent, traffic=quiet)
 
 
 def _sooner(intent: Intent, stays: Sequence[Stay]) -> Iterator[Saving]:
