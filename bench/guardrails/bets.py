@@ -66,7 +66,16 @@ class Ratio:
     """
 
     def __init__(
-        self, *, n: Floats, x: Floats, y: Floats, xx: Floats, yy: Floats, xy: Floats, leans: Floats | None = None
+        self,
+        *,
+        n: Floats,
+        x: Floats,
+        y: Floats,
+        xx: Floats,
+        yy: Floats,
+        xy: Floats,
+        leans: Floats | None = None,
+        requests: Floats | None = None,
     ) -> None:
         good = (n >= bounds.MIN_UNITS_A_STAGE) & (x > 0) & (y > 0)
         n, x, y = np.where(good, n, 2.0), np.where(good, x, 1.0), np.where(good, y, 1.0)
@@ -80,6 +89,7 @@ class Ratio:
         self._precision = _onward(precision)
         self._pull = _onward(precision * effects)
         self._n = _onward(np.where(usable[..., None], n, 0.0))
+        self._requests = _onward(np.where(usable, (n if requests is None else requests)[..., CANDIDATE], 0.0))
         self._shared = np.zeros_like(precision)
         if leans is not None and precision.shape[1] > 1:
             apart = (leans[..., CANDIDATE, :] - leans[..., BASELINE, :]) * precision[..., None]
@@ -104,7 +114,7 @@ class Ratio:
         precision = np.where(enough, self._precision, 1.0)
         z = self._pull / precision / np.sqrt(1 / precision + self._shared)
         nu = np.where(enough, self._n.min(axis=-1) - 1, 1.0)
-        logs = np.where(enough, student(z, nu, 15 * self._n[..., CANDIDATE] / 1000), 0.0)
+        logs = np.where(enough, student(z, nu, 15 * self._requests / 1000), 0.0)
         return restarted(logs[:, 0], list(logs.T), planned)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Crowd:
 
     def __init__(self, policy: Policy, scene: Scene, runs: int, beliefs: Mapping[str, Beliefs] | None = None) -> None:
         self._guards, self._bar, planned = policy.guards, policy.log_bar, policy.stages
+        self._locating = policy.locating
         weights = policy.weights()
         self._weights = np.log([weights[guard.name, ""] for guard in self._guards])
         self._planned, self._runs, self._shares = planned, runs, scene.shares
@@ -52,7 +53,7 @@ class Crowd:
             latency: Tails([(SIGNALS[g.name].tail, g.margin) for g in guards], runs, scene.shares, planned)  # type: ignore[misc]
             for latency, guards in self._tailed.items()
         }
-        lags = {latency: _lag(guards[0]) for latency, guards in self._tailed.items()}
+        lags = {latency: self._lag(guards[0]) for latency, guards in self._tailed.items()}
         told = beliefs or {}
         self._places = {
             latency: Places(policy.noise[latency], lag.grace_s, told.get(latency) or without_reference(runs), planned)
@@ -120,7 +121,7 @@ class Crowd:
 
     def _parts(self, guard: Guard, rows: Ints) -> tuple[Floats, Floats]:
         """Return the location's and the tail's part of a latency's evidence, in logs (`signals.read_latency`)."""
-        lag = _lag(guard)
+        lag = self._lag(guard)
         latency = lag.histogram
         places, number = self._places[latency], self._tailed[latency].index(guard)
         at_tail, known = self._tails[latency].log_e[number][rows], places.blocks[rows] > 0
@@ -149,7 +150,7 @@ class Crowd:
         return self._read_latency(guard, rows)
 
     def _read_latency(self, guard: Guard, rows: Ints) -> tuple[Floats, Bools]:
-        lag = _lag(guard)
+        lag = self._lag(guard)
         latency = lag.histogram
         as_whole, at_tail = self._parts(guard, rows)
         slower = self._places[latency].theta[rows] > math.log(margin_ratio(guard.margin)) * (1 + 1e-9)
@@ -159,6 +160,13 @@ class Crowd:
         which = np.stack([slower, heavier], axis=-1)
         beyond: Bools = np.any(which, axis=-1)
         return log_sum(np.where(which | ~beyond[:, None], parts, -np.inf)), beyond
+
+    def _lag(self, guard: Guard) -> Lag:
+        """Return how a latency's blocks close, and the part of the weight that their location has in the guardrail."""
+        lag = SIGNALS[guard.name].lag
+        if lag is None:
+            raise ValueError(f"guardrail {guard.name} has a tail and no location")
+        return lag if guard.name in self._locating else replace(lag, part=0.0)
 
     def _judge(self, second: int) -> None:
         """Roll back what has failed."""
@@ -173,10 +181,3 @@ class Crowd:
             alone[place, largest[place]] |= judged.total[place] >= self._bar
             name = self._guards[int(alone[place].argmax())].name
             self.failed[int(rows[place])] = (second, int(self.requests[rows[place]]), name)
-
-
-def _lag(guard: Guard) -> Lag:
-    lag = SIGNALS[guard.name].lag
-    if lag is None:
-        raise ValueError(f"guardrail {guard.name} has a tail and no location")
-    return lag

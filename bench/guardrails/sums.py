@@ -101,10 +101,24 @@ class GroupCosts:
         xn = cost - x.sum(axis=-1) + _products(x, n)
         return {
             "cost_per_token": Ratio(
-                n=groups, x=cost, y=y.sum(axis=-1), xx=xx, yy=_products(y, y), xy=xy, leans=_leans(x, y, cost)
+                n=groups,
+                x=cost,
+                y=y.sum(axis=-1),
+                xx=xx,
+                yy=_products(y, y),
+                xy=xy,
+                leans=_leans(x, y, cost),
+                requests=n.sum(axis=-1),
             ),
             "cost_per_request": Ratio(
-                n=groups, x=cost, y=n.sum(axis=-1), xx=xx, yy=_products(n, n), xy=xn, leans=_leans(x, n, cost)
+                n=groups,
+                x=cost,
+                y=n.sum(axis=-1),
+                xx=xx,
+                yy=_products(n, n),
+                xy=xn,
+                leans=_leans(x, n, cost),
+                requests=n.sum(axis=-1),
             ),
         }
 

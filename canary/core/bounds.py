@@ -156,7 +156,8 @@ def log_e_pairs(pairs: Mapping[int, int], above: float = 0.0, *, sign: int) -> f
 class Sums:
     """An arm's sums over n requests for a ratio of means x/y, such as USD over tokens; y = 1 gives a plain mean.
 
-    `groups` has the (x, y) of those that come again in other stages, such as a sticky user's; they are in all sums.
+    Where requests are not independent, n counts groups of them and `requests` how many there are. `groups` has the
+    (x, y) of those that come again in other stages, such as a sticky user's; they are in all sums.
     """
 
     n: int
@@ -166,6 +167,7 @@ class Sums:
     yy: float
     xy: float
     groups: Mapping[int, tuple[float, float]] = field(default_factory=lambda: _NOBODY)
+    requests: int = 0  # 0: n
 
     @property
     def usable(self) -> bool:
@@ -190,12 +192,12 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class LogRatio:
-    """ln(R_c / R_b) over stages: the estimate, its standard error, the smaller arm's n, the candidate's."""
+    """ln(R_c / R_b) over stages: the estimate, its standard error, the smaller arm's n, the candidate's requests."""
 
     estimate: float
     error: float
     n: int
-    n_candidate: int
+    requests: int
 
 
 def log_ratio(stages: Sequence[tuple[Sums, Sums]]) -> LogRatio | None:
@@ -213,7 +215,8 @@ def log_ratio(stages: Sequence[tuple[Sums, Sums]]) -> LogRatio | None:
     total = math.fsum(precisions)
     estimate = math.fsum(p * e for p, e in zip(precisions, effects, strict=True)) / total
     variance = 1 / total + _shared([(p / total, c, b) for p, (c, b) in zip(precisions, usable, strict=True)])
-    return LogRatio(estimate, math.sqrt(variance), min(n_candidate, n_baseline), n_candidate)
+    requests = sum(c.requests or c.n for c, _ in usable)
+    return LogRatio(estimate, math.sqrt(variance), min(n_candidate, n_baseline), requests)
 
 
 def _shared(stages: Sequence[tuple[float, Sums, Sums]]) -> float:
@@ -233,7 +236,8 @@ def log_e_ratio(stages: Sequence[tuple[Sums, Sums]], ratio: float = 1.0, *, sign
     """Evidence that R_c/R_b > ratio (sign = +1) or < ratio (sign = -1), both positive; 0.0 below 50 requests an arm.
 
     z = sign (ln(R_c/R_b) - ln ratio) / se is taken for Student's with nu = n - 1, n the smaller arm; against it a
-    location mixture of variance t = 15 n_c / 1000: ln E = ln 2 - ln(1+t)/2 + (nu+1)/2 [ln(1+z^2/nu) -
+    location mixture of variance t = 15 n_c / 1000, n_c the candidate's requests, so that what is bet on as an effect
+    does not change as they come: ln E = ln 2 - ln(1+t)/2 + (nu+1)/2 [ln(1+z^2/nu) -
     ln(1+z^2/(nu(1+t)))] + ln Phi(z sqrt(t/(1+t))). Source: Waudby-Smith et al., arXiv 2103.06476, one-sided. It is
     asymptotic: right for means of many requests, approximate for few and heavy-tailed ones.
     """
@@ -243,7 +247,7 @@ def log_e_ratio(stages: Sequence[tuple[Sums, Sums]], ratio: float = 1.0, *, sign
     if pooled is None:
         return 0.0
     z = sign * (pooled.estimate - math.log(ratio)) / pooled.error
-    return log_e_student(z, nu=pooled.n - 1, t=15 * pooled.n_candidate / 1000)
+    return log_e_student(z, nu=pooled.n - 1, t=15 * pooled.requests / 1000)
 
 
 def log_e_student(z: float, *, nu: float, t: float) -> float:

@@ -84,7 +84,7 @@ def _ratio(views: Views, proofs: dict[Key, Finding]) -> Finding:
 
 def _cases(policy: Policy, views: Views, latencies: Views, after: Analysis) -> Sequence[_Case]:
     """Read each guardrail on each slice: latencies against the control, where there is one, all else against all."""
-    weights = policy.weights()
+    weights, locating = policy.weights(), policy.locating
     sums = {slice_: sums_of(seen) for slice_, seen in views.items()}
     paced_sums = {slice_: _sums(latencies[slice_], views[slice_], sums[slice_]) for slice_ in views}
     cases = []
@@ -100,6 +100,7 @@ def _cases(policy: Policy, views: Views, latencies: Views, after: Analysis) -> S
                 planned_stages=policy.stages,
                 course=course_of(after.courses, guard, key[1]),
                 arms=arms[key[1]],
+                located=guard.name in locating,
                 max_load_ratio=policy.max_load_ratio,
                 log_pass=policy.log_pass,
             )

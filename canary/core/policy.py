@@ -116,6 +116,16 @@ class Policy:
         total = sum(guard.share for guard in self.guards) or 1.0
         return {key: guard.share / total / len(guard.slices) for guard in self.guards for key in guard.keys}
 
+    @property
+    def locating(self) -> frozenset[str]:
+        """The guardrails that test the location of a latency: of those that could, the first in the table."""
+        named = {guard.name for guard in self.guards}
+        found: dict[str, str] = {}
+        for name, signal in SIGNALS.items():
+            if name in named and signal.lag is not None:
+                found.setdefault(signal.lag.histogram, name)
+        return frozenset(found.values())
+
     def threshold(self, weight: float) -> float:
         """Return ln E at which a guardrail of that weight fails by itself; one beside the family stands alone."""
         return self.log_bar - (math.log(weight) if weight else 0.0)

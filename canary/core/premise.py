@@ -122,7 +122,7 @@ class Case:
     @property
     def located(self) -> bool:
         """Whether it reads the latency as a whole too."""
-        return self.signal.lag is not None and self.signal.lag.part > 0
+        return self.guard.name in self.policy.locating
 
     def parts(self, stretch: Stretch) -> tuple[float, float]:
         """Return the parts of the traffic that are compared: the candidate's, and the control's or else the rest."""

@@ -19,8 +19,8 @@ from canary.core.tally import seconds as bucket_seconds
 class Lag:
     """A latency whose location is tested: its histogram, and how its blocks close.
 
-    `grace_s` is how long a block's reports may still come, `part` the location's part of the guardrail's weight; a
-    guardrail without one only needs to know of the latency as a whole what explains its tail.
+    `grace_s` is how long a block's reports may still come, `part` the location's part of the weight of the guardrail
+    that tests it; the others only need to know of the latency as a whole what explains their tails.
     """
 
     histogram: str
@@ -70,7 +70,7 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
     of e-processes is one. Where no noise of machines is assumed, the quantile's PASS says all.
     """
     reading, course = read_tail(tail, sight), sight.course
-    if reading.unknown or not lag.part or course is None:
+    if reading.unknown or not sight.located or course is None:
         return reading
     if course.whole is None:
         return reading if course.most == 0 else replace(reading, passing=min(0.0, reading.passing))
@@ -78,7 +78,7 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
     theta = course.effect
     slower = theta > math.log(margin) * (1 + 1e-9)
     as_whole = math.log(lag.part) + course.log_e(sight.planned_stages)
-    at_tail = (math.log1p(-lag.part) if lag.part < 1 else -math.inf) + reading.fail
+    at_tail = math.log1p(-lag.part) + reading.fail
     beyond = [log for log, counts in ((as_whole, slower), (at_tail, reading.beyond)) if counts]
     told = f"as a whole x{math.exp(theta):.2f} {'>' if slower else '<='} x{margin:.2f} over {course.blocks} blocks"
     return replace(

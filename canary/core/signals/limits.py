@@ -1,7 +1,8 @@
 """Absolute limits: what no answer may exceed, whatever the baseline does.
 
 They are held on the candidate alone, by a test of one arm (bounds.log_e_over). If the baseline is over the limit too,
-that is the day's weather and not the candidate's fault: nothing fails, and nothing passes.
+that is the day's weather and not the candidate's fault: nothing fails, and nothing passes. That need not be proved of
+the baseline: proof would come later than the candidate's, and an equal candidate would be rolled back in between.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def _read(
     An arm is (events, requests); `n` of the candidate's are those among which events count for it, None for all.
     """
     n = candidate[1] if n is None else n
-    environment = bounds.log_e_over(*baseline, most) >= sight.log_pass
+    environment = baseline[0] > most * baseline[1] or bounds.log_e_over(*baseline, most) >= sight.log_pass
     return Reading(
         missing="the baseline is over it too: the environment" if environment else "",
         n=n,

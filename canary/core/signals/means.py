@@ -94,6 +94,7 @@ def _per_token(arm: Tally) -> Sums:
         arm.total("sum.tokens2") + math.fsum(y * y for y in tokens.values()),
         arm.total("sum.cost_tokens") + math.fsum(x * tokens.get(group, 0.0) for group, x in cost.items()),
         _paired(cost, tokens),
+        arm.count("priced"),
     )
 
 
@@ -118,6 +119,7 @@ def _a_request(arm: Tally, whole: tuple[str, str], grouped: tuple[str, str], gri
         alone + math.fsum(value * value for value in n.values()),
         arm.total(total) - math.fsum(x.values()) + math.fsum(value * n.get(group, 0.0) for group, value in x.items()),
         _paired(x, n),
+        arm.count(counted),
     )
 
 

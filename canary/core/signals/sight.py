@@ -79,6 +79,7 @@ class Sight:
     planned_stages: int = 1
     course: Course | None = None
     arms: tuple[Tally, Tally] | None = None  # the sums of candidate and baseline over the random stages, if known
+    located: bool = False  # whether this guardrail is the one that tests its latency's location
     max_load_ratio: float = math.inf
     log_pass: float = math.inf
 

@@ -35,8 +35,7 @@ class Signal:
 _TTFT95, _TTFT99, _TPOT95 = Tail("ttft", 0.95), Tail("ttft", 0.99), Tail("tpot", 0.95)
 _STALL99, _E2E95 = Tail("stall", 0.99), Tail("e2e", 0.95)
 _TTFT, _TPOT = Lag("ttft", 10.0, 0.15 / 0.19), Lag("tpot", 30.0, 0.15 / 0.18)
-# Their location is the others'; it explains what a slow machine does to their tails.
-_TTFT_TAIL, _TPOT_TAIL = replace(_TTFT, part=0.0), replace(_TPOT, part=0.0)
+_HALF = 0.5  # of their weight, where no guardrail above them tests the location of their latency
 _FAILED = kind("error", "timeout", again="failed_again")
 
 
@@ -45,8 +44,7 @@ def _rate(weight: float, name: str) -> Signal:
 
 
 def _latency(weight: float, tail: Tail, lag: Lag) -> Signal:
-    read = partial(read_latency, tail, lag) if lag.part else partial(read_tail, tail)
-    return Signal(weight, "ratio", read, tail, lag)
+    return Signal(weight, "ratio", partial(read_latency, tail, lag), tail, lag)
 
 
 def _limit(tail: Tail) -> Signal:
@@ -61,10 +59,10 @@ SIGNALS: Mapping[str, Signal] = {
     "malformed": _rate(0.05, "malformed"),
     "repetition": _rate(0.05, "repetition"),
     "ttft_p95": _latency(0.19, _TTFT95, _TTFT),
-    "ttft_p99": _latency(0.03, _TTFT99, _TTFT_TAIL),
+    "ttft_p99": _latency(0.03, _TTFT99, replace(_TTFT, part=_HALF)),
     "tpot_p95": _latency(0.18, _TPOT95, _TPOT),
-    "stall_p99": _latency(0.03, _STALL99, _TPOT_TAIL),
-    "e2e_p95": _latency(0.0, _E2E95, _TPOT_TAIL),
+    "stall_p99": _latency(0.03, _STALL99, replace(_TPOT, part=_HALF)),
+    "e2e_p95": Signal(0.0, "ratio", partial(read_tail, _E2E95), _E2E95),
     "cost_per_token": Signal(0.10, "ratio", partial(read_cost, "token")),
     "cost_per_request": Signal(0.05, "ratio", partial(read_cost, "request")),
     "output_length": Signal(0.05, "ratio", read_length),

@@ -105,7 +105,7 @@ def test_the_control_has_as_many_as_the_candidate_while_they_last(percent):
     """Beyond half, all that the candidate leaves."""
     points = [(n << 53) // 1000 for n in range(1000)]
     own = sum(arm_of(at(percent), number) is Arm.CANDIDATE for number in points)
-    assert abs(sum(controls(percent, number) for number in points) - min(own, 1000 - own)) <= 1
+    assert abs(sum(controls(percent, number) for number in points) - min(own, 1000 - own)) <= 2  # both ends round
 
 
 @given(st.integers(0, 2**53 - 1), st.floats(0, 50), st.floats(0, 50))

@@ -33,5 +33,5 @@ def histogram(name: str, cells: dict[int, int]) -> Tally:
 
 
 def read(name: str, *views: StageView, margin: float, memory: Memory | None = None, **sight: Any) -> Reading:
-    """Read one signal."""
-    return SIGNALS[name].read(Sight(views, margin, memory or Memory(), **sight))
+    """Read one signal, as the one that tests its latency's location."""
+    return SIGNALS[name].read(Sight(views, margin, memory or Memory(), **{"located": True, **sight}))

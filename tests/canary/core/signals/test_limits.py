@@ -34,10 +34,10 @@ def test_a_candidate_within_its_limit_passes() -> None:
 
 
 def test_a_limit_that_the_baseline_exceeds_too_is_the_environment() -> None:
-    """Where both arms are over it, nothing fails or passes; a baseline not proved over is no excuse."""
+    """Where both arms are over it, nothing fails or passes; a baseline within it is no excuse."""
     both = rate(arm(400, error=40), arm(400, error=40))
     assert (both.beyond, both.missing) == (False, "the baseline is over it too: the environment")
-    doubtful = rate(arm(400, error=40), arm(400, error=9))
+    doubtful = rate(arm(400, error=40), arm(400, error=7))
     assert (doubtful.beyond, doubtful.missing) == (True, "")
 
 

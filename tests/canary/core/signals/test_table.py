@@ -25,10 +25,10 @@ def test_tails_and_locations_are_of_latencies_that_workers_count(name: str) -> N
     """A histogram of that name; blocks where own noise is assumed of it; the location a part of the weight."""
     signal = SIGNALS[name]
     assert signal.tail is None or signal.tail.histogram in HISTOGRAMS
-    assert (signal.lag is None) == (signal.tail is None)
+    assert (signal.lag is None) == (signal.tail is None or name == "e2e_p95")
     if signal.lag is not None:
         assert signal.lag.histogram in NOISE
-        assert 0 <= signal.lag.part < 1
+        assert 0 < signal.lag.part < 1
 
 
 def test_only_advice_has_no_weight() -> None:
