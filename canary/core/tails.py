@@ -219,6 +219,8 @@ def _below_top(threshold: int, limit: int) -> int:
 def _take(seen: dict[str, Histogram], key: str, now: Histogram) -> dict[int, int]:
     """Return what `now` has more than was seen, and remember it; what went missing counts as nothing."""
     before = seen.get(key, {})
+    if before == now:
+        return {}
     fresh = {bucket: n - before.get(bucket, 0) for bucket, n in now.items() if n > before.get(bucket, 0)}
     if fresh:
         seen[key] = {bucket: max(now.get(bucket, 0), before.get(bucket, 0)) for bucket in sorted({*now, *before})}
