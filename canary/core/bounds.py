@@ -143,11 +143,9 @@ def log_e_pairs(pairs: Mapping[int, int], above: float = 0.0, *, sign: int) -> f
     over stakes s of the product of 1 + sign lambda (d - above), lambda = s / (1 + |above|), so that no bet can lose
     all. Source: Waudby-Smith & Ramdas, arXiv 2010.09686. Exact for any scores in range and pairs drawn at random.
     """
-    lowest, highest = min(pairs, default=0), max(pairs, default=0)
-    if lowest < -PAIR_UNIT or highest > PAIR_UNIT or min(pairs.values(), default=0) < 0 or not abs(above) <= 1:
+    d, n = np.fromiter(pairs, float) / PAIR_UNIT, np.fromiter(pairs.values(), float)
+    if (len(d) and (np.abs(d).max() > 1 or n.min() < 0)) or not abs(above) <= 1:
         return math.nan
-    d = np.array(list(pairs), dtype=float) / PAIR_UNIT
-    n = np.array(list(pairs.values()), dtype=float)
     stakes = sign * STAKES / (1 + abs(above))
     return _log_mean(np.log1p(np.outer(stakes, d - above)) @ n)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import mul
 
 from canary.core import bounds
 from canary.core.signals.sight import Z95, Reading, Sight
@@ -18,9 +19,10 @@ def read_pairs(sight: Sight) -> Reading:
     n = sum(pairs.values())
     if n == 0:
         return Reading(unknown=f"no shadow pair was scored, {failed} failed" if failed else "no shadow pair yet")
-    mean = math.fsum(d * k for d, k in pairs.items()) / bounds.PAIR_UNIT / n
-    square = math.fsum((d / bounds.PAIR_UNIT - mean) ** 2 * k for d, k in pairs.items())
-    error = math.sqrt(square / n / max(1, n - 1))
+    total = sum(map(mul, pairs, pairs.values()))  # whole numbers: nothing cancels
+    squares = n * sum(map(mul, map(mul, pairs, pairs), pairs.values())) - total * total
+    mean = total / bounds.PAIR_UNIT / n
+    error = math.sqrt(squares / n / max(1, n - 1) / n) / bounds.PAIR_UNIT
     beyond = mean < sight.margin
     lost = failed > FAILED_PAIRS_SHARE * (n + failed)
     few = f"needs {sight.min_pairs} shadow pairs, has {n}" if n < sight.min_pairs else ""
