@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
-from scipy.special import ndtri
 from scipy.stats import binomtest
 
 from canary.core.finding import OnBreach
-from canary.core.policy import Policy
+from canary.core.policy import Guard, Policy
 from canary.core.premise import Baseline, effect_of
 from canary.core.signals import SIGNALS
-from canary.simulate import Harm, OwnNoise, Step, Told, Traffic, World, tell
+from canary.recording import Recording, Usual
+from canary.simulate import Told, tell
 from canary.spec import Spec
+from canary.world import Harm, OwnNoise, Step, Traffic, World
 
 TIMES = 2.0  # the margin, as `linnet plan` has harm
 NOISE = OwnNoise(ttft_sd=0.18, tpot_sd=0.10, tau=180.0)  # the most that the guardrails are made for
@@ -25,6 +26,7 @@ QUIET = OwnNoise()
 HARMLESS = Harm()
 WORKERS = 2  # whose mirrors feed the shadow, as `linnet plan` has them
 SURE = 0.95  # of the intervals
+USUAL = Traffic().usual()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,9 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all stories share: the steps, the traffic, seconds between looks, and how often each is told."""
+    """What all stories share: their world without harm and noise, seconds between looks, how often each is told."""
 
-    steps: tuple[Step, ...]
-    traffic: Traffic
+    world: World
     runs: int
     seed: int
     every: int
@@ -63,9 +64,9 @@ class Setting:
 class Summary:
     """What the stories of one scenario say: `low` and `high` are the exact interval of the part rolled back, in 0..1.
 
-    `requests` (of the candidate) and `seconds` are medians, None where fewer than half were rolled back; `longest` are
-    the same of a story to its end, None where none came there; `failed` counts by guardrail; `rollbacks` are the
-    requests of each.
+    `requests` (of the candidate) and `seconds` are medians, None where fewer than half were rolled back, `late` is by
+    how many seconds nine in ten were, None where fewer were; `longest` are requests and seconds of a story to its end,
+    None where none came there; `failed` counts by guardrail; `rollbacks` are the requests of each.
     """
 
     scenario: Scenario
@@ -75,40 +76,34 @@ class Summary:
     high: float
     requests: int | None
     seconds: int | None
+    late: int | None
     longest: tuple[int, int] | None
     failed: dict[str, int]
     rollbacks: tuple[int, ...]
 
 
-_USUAL = Traffic()
-_TTFT_SD = math.hypot(_USUAL.ttft_sd, _USUAL.load_sd)
+def _over(seconds: float, usual: float) -> float:
+    """Return by what factor a latency must be longer so that its quantile is so many seconds."""
+    return max(1.0, seconds / usual)
 
 
-def _over(median: float, sd: float, q: float) -> Callable[[float], float]:
-    """Return by what factor a lognormal latency must be slower so that its q-quantile is so many seconds."""
-    return lambda seconds: max(1.0, seconds / (median * math.exp(float(ndtri(q)) * sd)))
-
-
-_OVER_TTFT95, _OVER_TTFT99 = (_over(_USUAL.ttft_s, _TTFT_SD, q) for q in (0.95, 0.99))
-_OVER_TPOT95 = _over(_USUAL.tpot_s, _USUAL.tpot_sd, 0.95)
-
-_HARMS: tuple[tuple[str, tuple[str, ...], Callable[[float], Harm]], ...] = (
-    ("errors", ("error_rate",), lambda worse: Harm(error=worse)),
-    ("TTFT", ("ttft_p95", "ttft_p99"), lambda worse: Harm(ttft=worse)),
-    ("TPOT", ("tpot_p95",), lambda worse: Harm(tpot=worse)),
-    ("cost", ("cost_per_token", "cost_per_request"), lambda worse: Harm(cost=worse)),
-    ("quality", ("shadow_quality",), lambda worse: Harm(quality=-worse)),
-    ("refusals", ("refusal",), lambda worse: Harm(refusal=worse)),
-    ("malformed", ("malformed",), lambda worse: Harm(malformed=worse)),
-    ("repetition", ("repetition",), lambda worse: Harm(repetition=worse)),
-    ("empty", ("empty",), lambda worse: Harm(empty=worse)),
-    ("truncated", ("truncated",), lambda worse: Harm(truncated=worse)),
-    ("stalls", ("stall_p99",), lambda worse: Harm(gap=worse)),
-    ("length", ("output_length",), lambda worse: Harm(length=worse)),
-    ("errors of", ("error_rate_limit",), lambda worse: Harm(error=max(0.0, worse - _USUAL.error))),
-    ("TTFT p95 of", ("ttft_p95_limit",), lambda worse: Harm(ttft=_OVER_TTFT95(worse))),
-    ("TTFT p99 of", ("ttft_p99_limit",), lambda worse: Harm(ttft=_OVER_TTFT99(worse))),
-    ("TPOT p95 of", ("tpot_p95_limit",), lambda worse: Harm(tpot=_OVER_TPOT95(worse))),
+_HARMS: tuple[tuple[str, tuple[str, ...], Callable[[float, Usual], Harm]], ...] = (
+    ("errors", ("error_rate",), lambda worse, _: Harm(error=worse)),
+    ("TTFT", ("ttft_p95", "ttft_p99"), lambda worse, _: Harm(ttft=worse)),
+    ("TPOT", ("tpot_p95",), lambda worse, _: Harm(tpot=worse)),
+    ("cost", ("cost_per_token", "cost_per_request"), lambda worse, _: Harm(cost=worse)),
+    ("quality", ("shadow_quality",), lambda worse, _: Harm(quality=-worse)),
+    ("refusals", ("refusal",), lambda worse, _: Harm(refusal=worse)),
+    ("malformed", ("malformed",), lambda worse, _: Harm(malformed=worse)),
+    ("repetition", ("repetition",), lambda worse, _: Harm(repetition=worse)),
+    ("empty", ("empty",), lambda worse, _: Harm(empty=worse)),
+    ("truncated", ("truncated",), lambda worse, _: Harm(truncated=worse)),
+    ("stalls", ("stall_p99",), lambda worse, _: Harm(gap=worse)),
+    ("length", ("output_length",), lambda worse, _: Harm(length=worse)),
+    ("errors of", ("error_rate_limit",), lambda worse, usual: Harm(error=max(0.0, worse - usual.error))),
+    ("TTFT p95 of", ("ttft_p95_limit",), lambda worse, usual: Harm(ttft=_over(worse, usual.ttft_p95))),
+    ("TTFT p99 of", ("ttft_p99_limit",), lambda worse, usual: Harm(ttft=_over(worse, usual.ttft_p99))),
+    ("TPOT p95 of", ("tpot_p95_limit",), lambda worse, usual: Harm(tpot=_over(worse, usual.tpot_p95))),
 )
 _WORSE: dict[str, Callable[[float], str]] = {
     "rate": lambda worse: f"{100 * worse:+g} pp",
@@ -119,28 +114,36 @@ _WORSE: dict[str, Callable[[float], str]] = {
 }
 
 
-def scenarios(policy: Policy, own: OwnNoise = QUIET) -> tuple[Scenario, ...]:
+def scenarios(policy: Policy, own: OwnNoise = QUIET, usual: Usual = USUAL) -> tuple[Scenario, ...]:
     """Return the equal candidates, then harm at twice the margin of each guardrail that rolls back.
 
-    `own` is the noise of all but the second, which has the most that the guardrails are made for.
+    `own` is the noise of all but the second, which has the most that the guardrails are made for; `usual` is how the
+    baseline is.
     """
     noisy = f"equal, own noise {NOISE.ttft_sd:g}/{NOISE.tpot_sd:g} of {NOISE.tau / 60:g} min"
     found = [Scenario(0, "equal", noise=own, equal=True), Scenario(1, noisy, noise=NOISE, equal=True)]
-    guards = {guard.name: guard for guard in policy.guards if guard.on_breach is OnBreach.ROLLBACK}
+    guards = {guard.name: guard for guard in policy.guards if _can_fail(guard, usual)}
     for number, (word, names, harm) in enumerate(_HARMS, start=2):
         guard = next((guards[name] for name in names if name in guards), None)
         if guard is not None:
             worse = effect_of(guard, TIMES)
-            found.append(Scenario(number, f"{word} {_WORSE[SIGNALS[guard.name].unit](worse)}", harm(worse), own))
+            name = f"{word} {_WORSE[SIGNALS[guard.name].unit](worse)}"
+            found.append(Scenario(number, name, harm(worse, usual), own))
     return tuple(found)
 
 
-def untold(policy: Policy) -> tuple[str, ...]:
-    """Return the guardrails that roll back and whose harm made-up traffic cannot show."""
+def untold(policy: Policy, usual: Usual = USUAL) -> tuple[str, ...]:
+    """Return the guardrails that roll back and whose harm such traffic cannot show."""
     told = {name for _, names, _ in _HARMS for name in names}
     return tuple(
-        guard.name for guard in policy.guards if guard.on_breach is OnBreach.ROLLBACK and guard.name not in told
+        guard.name
+        for guard in policy.guards
+        if guard.on_breach is OnBreach.ROLLBACK and not (guard.name in told and _can_fail(guard, usual))
     )
+
+
+def _can_fail(guard: Guard, usual: Usual) -> bool:
+    return guard.on_breach is OnBreach.ROLLBACK and guard.name.partition("_")[0] not in usual.lacks
 
 
 def whole(policy: Policy) -> Policy:
@@ -162,6 +165,17 @@ def steps(spec: Spec, rate: float, seconds: int) -> tuple[Step, ...]:
     return tuple(found)
 
 
+def world(spec: Spec, rate: float, seconds: int, recording: Recording | None = None) -> World:
+    """Return a spec's world at a rate: an equal candidate, no noise."""
+    return World(
+        steps(spec, rate, seconds),
+        traffic(spec, rate),
+        recording=recording,
+        warm_up=spec.analysis.warm_up,
+        control=spec.arms.control is not None,
+    )
+
+
 def traffic(spec: Spec, rate: float) -> Traffic:
     """Return made-up traffic at a rate, with the shadow pairs that the mirrors have room for at the last step."""
     shadow = spec.shadow
@@ -174,10 +188,10 @@ def traffic(spec: Spec, rate: float) -> Traffic:
 
 def trials(scenario: Scenario, policy: Policy, setting: Setting) -> Iterator[Trial]:
     """Yield each story of a scenario; its seed is its own, whoever tells it and in whatever order."""
-    world = World(setting.steps, setting.traffic, scenario.harm, scenario.noise)
+    told = replace(setting.world, harm=scenario.harm, noise=scenario.noise)
     for run in range(setting.runs):
         drawn = np.random.SeedSequence([setting.seed, scenario.number, run]).generate_state(1, np.uint64)
-        yield Trial(world, policy, int(drawn[0]), setting.every)
+        yield Trial(told, policy, int(drawn[0]), setting.every)
 
 
 def hold(trial: Trial) -> Told:
@@ -202,17 +216,19 @@ def summary(scenario: Scenario, told: Sequence[Told]) -> Summary:
         len(back),
         float(interval.low),
         float(interval.high),
-        _median([story.requests for story in back], len(told)),
-        _median([story.seconds for story in back], len(told)),
+        _reached([story.requests for story in back], len(told), 0.5),
+        _reached([story.seconds for story in back], len(told), 0.5),
+        _reached([story.seconds for story in back], len(told), 0.9),
         (_middle([story.requests for story in ended]), ended[0].seconds) if ended else None,
         dict(Counter(story.failed for story in back).most_common()),
         tuple(sorted(story.requests for story in back)),
     )
 
 
-def _median(values: Sequence[int], runs: int) -> int | None:
-    """Return the median of all runs, None where fewer than half have a value; those without are the largest."""
-    return sorted(values)[(runs - 1) // 2] if 2 * len(values) >= runs else None
+def _reached(values: Sequence[int], runs: int, part: float) -> int | None:
+    """Return a quantile of all runs, None where too few have a value; those without are the largest."""
+    place = math.ceil(part * runs - 1e-9) - 1  # 0.9 is not nine tenths
+    return sorted(values)[place] if place < len(values) else None
 
 
 def _middle(values: Sequence[int]) -> int:

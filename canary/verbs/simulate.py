@@ -1,4 +1,4 @@
-"""`linnet simulate`: a spec's own guardrails over made-up traffic, many times, before anything is started."""
+"""`linnet simulate`: a spec's own guardrails over made-up or recorded traffic, many times, before anything starts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canary import figures, options, render
+from canary import options, render
 from canary.errors import Usage
 from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
@@ -25,16 +24,24 @@ from canary.verbs.gates import SpecFile
 from canary.verbs.plan import seen_traffic, within
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from canary.simulate import OwnNoise, Told
+    from canary.recording import Recording
+    from canary.simulate import Told
     from canary.spec import Spec
     from canary.trials import Setting, Summary, Trial
+    from canary.world import OwnNoise
 
-COLUMNS = ("scenario", "runs", "rolled back", "95 % interval", "requests", "after", "by")
+RPS = 20.0
 
-
-Rps = Annotated[float, typer.Option("--rps", help="The traffic in requests a second.")]
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="In place of --rps, the model's traffic as the gateway's access log has it: when requests came, how the "
+        "baseline answered each, their slices.",
+    ),
+]
+Rps = Annotated[float | None, typer.Option("--rps", help=f"The traffic in requests a second; default: {RPS:g}.")]
 AsSeen = Annotated[
     bool, typer.Option("--as-seen", help="In place of --rps, the traffic that the model's last release saw.")
 ]
@@ -61,12 +68,13 @@ Plot = Annotated[
 def simulate(
     spec: SpecFile,
     *,
-    rps: Rps = 20.0,
+    rps: Rps = None,
     as_seen: AsSeen = False,
-    runs: Runs = 100,
+    log: Log = None,
+    runs: Runs = 250,
     seed: Seed = 1,
     seconds: Seconds = 900,
-    every: Every = 5,
+    every: Every = 10,
     own_noise: Noise = None,
     plot: Plot = None,
     model: options.Model = None,
@@ -74,42 +82,54 @@ def simulate(
     store: options.Store = None,
     as_json: options.Json = False,
 ) -> None:
-    """Try the spec's guardrails on made-up traffic: how often an equal candidate is rolled back, how soon a worse one.
+    """Try the spec's guardrails on traffic: how often an equal candidate is rolled back, how soon a worse one.
 
-    Nothing is started, and without --as-seen nobody is asked. Made-up traffic has no slices; shadow, bake
-    and tripwires are left out.
+    The traffic is made up, at --rps or at the rate --as-seen, and has no slices; or it is what the --log of a gateway
+    recorded. Nothing is started, and without --as-seen nobody is asked. Shadow, bake and tripwires are left out.
     """
+    from canary import trials, trials_text  # noqa: PLC0415 - the statistics only where they are used
+
     lasts, own, found = int(within("--seconds", seconds, 10, 86_400)), noise(own_noise), read_spec(spec)
-    rate = within("--rps", seen_traffic(model or found.model, url, store).rps if as_seen else rps, 0.1, 10_000)
-    setting = replace(
-        _setting(found, rate, lasts),
-        runs=int(within("--runs", runs, 1, 100_000)),
-        seed=int(within("--seed", seed, 0, 2**31)),
-        every=int(within("--every", every, 1, 600)),
-    )
+    chosen = [name for name, said in (("--rps", rps is not None), ("--as-seen", as_seen), ("--log", log)) if said]
+    if len(chosen) > 1:
+        raise Usage(f"{' and '.join(chosen)}: each says what the traffic is; keep one")
+    times = int(within("--runs", runs, 1, 100_000))
+    number, looks = int(within("--seed", seed, 0, 2**31)), int(within("--every", every, 1, 600))
     _check(plot)
+    name = model or found.model
+    recording = None if log is None else recorded(log, name)
+    rate = seen_traffic(name, url, store).rps if as_seen else RPS if rps is None else rps
+    rate = within("--rps", rate, 0.1, 10_000) if recording is None else recording.rate
+    setting = trials.Setting(trials.world(found, rate, lasts, recording), times, number, looks)
     summed = _told(found, setting, own)
-    document = to_json(found, setting, summed)
+    document = trials_text.to_json(found, setting, summed)
     if plot is not None:
         _draw(plot, summed)
     if as_json:
         options.print_json(document)
     else:
-        render.console().print(draw(document))
+        render.console().print(trials_text.draw(document))
 
 
-def _setting(spec: Spec, rate: float, lasts: int) -> Setting:
-    from canary import trials  # noqa: PLC0415 - the statistics only where they are used
+def recorded(log: Path, model: str) -> Recording:
+    """Read a gateway's access log. Raises Usage."""
+    from canary.recording import RecordingError, read  # noqa: PLC0415 - see simulate
 
-    return trials.Setting(trials.steps(spec, rate, lasts), trials.traffic(spec, rate), runs=1, seed=1, every=1)
+    try:
+        with log.open("rb") as lines:
+            return read(lines, model)
+    except OSError as error:
+        raise Usage(f"--log {log}: cannot be read ({error.strerror}); name the gateway's access log") from None
+    except RecordingError as error:
+        raise Usage(f"--log {log}: {error}") from None
 
 
 def _told(spec: Spec, setting: Setting, own: OwnNoise) -> Sequence[Summary]:
     """Tell the stories of every scenario on all processors, and sum them up."""
     from canary import trials  # noqa: PLC0415 - see simulate
 
-    policy = trials.whole(spec.policy())
-    kinds = trials.scenarios(policy, own)
+    policy = trials.whole(spec.policy()) if setting.world.recording is None else spec.policy()
+    kinds = trials.scenarios(policy, own, setting.world.usual())
     jobs = [trial for kind in kinds for trial in trials.trials(kind, policy, setting)]
     with _progress(len(jobs)) as tick:
         told = hold_all(jobs, len(os.sched_getaffinity(0)), tick)
@@ -162,7 +182,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 def noise(given: str | None) -> OwnNoise:
     """Read `TTFT_SD,TPOT_SD,TAU`. Raises Usage."""
-    from canary.simulate import OwnNoise  # noqa: PLC0415 - see simulate
+    from canary.world import OwnNoise  # noqa: PLC0415 - see simulate
 
     if given is None:
         return OwnNoise()
@@ -194,98 +214,3 @@ def _draw(plot: Path, summed: Sequence[Summary]) -> None:
         plot.write_text(rolled_back(summed), encoding="utf-8")
     except OSError as error:
         raise Usage(f"--plot {plot}: cannot be written ({error.strerror}); name another file") from None
-
-
-def to_json(spec: Spec, setting: Setting, summed: Sequence[Summary]) -> dict[str, Any]:
-    """Return the outcome as plain values: shares in 0..1, null for a median that was not reached."""
-    from canary import trials  # noqa: PLC0415 - see simulate
-
-    alpha = spec.analysis.alpha
-    holds, worst = trials.bound(summed, alpha)
-    return {
-        "model": spec.model,
-        "release": spec.release,
-        "seed": setting.seed,
-        "every_seconds": setting.every,
-        "traffic": asdict(setting.traffic),
-        "steps": [{"percent": 100 * step.share, "seconds": step.seconds} for step in setting.steps],
-        "alpha": alpha,
-        "bound_holds": holds,
-        "judged_by": worst.scenario.name,
-        "runs_needed": trials.runs_needed(alpha),
-        "untold": list(trials.untold(spec.policy())),
-        "sliced": any(guard.slices != ("",) for guard in spec.policy().guards),
-        "scenarios": [_row(one) for one in summed],
-    }
-
-
-def _row(one: Summary) -> dict[str, Any]:
-    ended = one.longest or (None, None)
-    return {
-        "name": one.scenario.name,
-        "equal": one.scenario.equal,
-        "runs": one.runs,
-        "rolled_back": one.rolled_back,
-        "low": one.low,
-        "high": one.high,
-        "median_requests": one.requests,
-        "median_seconds": one.seconds,
-        "longest_requests": ended[0],
-        "longest_seconds": ended[1],
-        "by": one.failed,
-    }
-
-
-def draw(found: dict[str, Any]) -> RenderableType:
-    """Draw what `to_json` returns: what was assumed, a row a scenario, and whether the bound holds."""
-    from rich.console import Group  # noqa: PLC0415 - see simulate
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    head = Text.assemble((str(found["model"]), "bold"), f"  {found['release']}  made-up traffic")
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for number, name in enumerate(COLUMNS):
-        table.add_column(name, no_wrap=True, justify="right" if 0 < number < len(COLUMNS) - 1 else "left")
-    for row in found["scenarios"]:
-        table.add_row(*map(escape, _cells(row)))
-    style = {True: "green", False: "bold red", None: "yellow"}[found["bound_holds"]]
-    return Group(head, Text(_assumed(found), "dim"), Text(""), table, Text(""), Text(_sentence(found), style))
-
-
-def _assumed(found: dict[str, Any]) -> str:
-    traffic = found["traffic"]
-    stay = ", ".join(f"{step['percent']:g} % for {figures.seconds(step['seconds'])}" for step in found["steps"])
-    lines = (
-        f"assumed: {traffic['rate']:g} requests/s, {traffic['pairs_per_s']:.3g} shadow pairs/s; {stay}",
-        f"a look every {found['every_seconds']} s (the controller's: 1 s); seed {found['seed']}",
-        "counted: the candidate's requests and the time until rollback, medians of all runs",
-        *([f"no story: made-up traffic cannot show harm to {', '.join(found['untold'])}"] if found["untold"] else []),
-        *(["slices: made-up traffic has none; each guardrail is held to all of it"] if found["sliced"] else []),
-    )
-    return "\n".join(lines)
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    requests, after = figures.number(row["median_requests"]), figures.seconds(row["median_seconds"])
-    if row["median_requests"] is None:
-        requests = f"not in {figures.number(row['longest_requests'])}"
-        after = f"not in {figures.seconds(row['longest_seconds'])}"
-    by = ", ".join(f"{name} {count}" for name, count in row["by"].items())
-    interval = f"{figures.share(row['low'])} to {figures.share(row['high'])}"
-    return [row["name"], str(row["runs"]), str(row["rolled_back"]), interval, requests, after, by or figures.MISSING]
-
-
-def _sentence(found: dict[str, Any]) -> str:
-    row = next(row for row in found["scenarios"] if row["name"] == found["judged_by"])
-    alpha = figures.share(found["alpha"])
-    saw = f"{row['rolled_back']} of {row['runs']} runs of `{row['name']}` were rolled back"
-    if found["bound_holds"]:
-        return f"The bound on false rollbacks holds: {saw}, {figures.share(row['high'])} at most, alpha is {alpha}."
-    if found["bound_holds"] is False:
-        return f"The bound on false rollbacks is broken: {saw}, {figures.share(row['low'])} at least, alpha is {alpha}."
-    more = max(found["runs_needed"], 2 * row["runs"])
-    return (
-        f"Too few runs to tell whether the bound on false rollbacks holds: {saw}, {figures.share(row['high'])} at "
-        f"most, alpha is {alpha}; --runs {more} would tell more."
-    )

@@ -1,13 +1,15 @@
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from canary import simulate
-from canary.core.arms import Arm
+from canary import drawing, simulate
+from canary.core.ledger import Ledger
 from canary.core.policy import Guard, Policy
-from canary.simulate import Harm, OwnNoise, Step, Traffic, World, tell
+from canary.core.tally import parse
+from canary.recording import read
+from canary.simulate import Harm, Step, Sums, World, tell
+from tests.canary.recordings import entries, lines
 
 POLICY = Policy(
     (Guard("error_rate", 0.05), Guard("ttft_p95", 1.5), Guard("tpot_p95", 1.5), Guard("shadow_quality", -0.05))
@@ -15,33 +17,10 @@ POLICY = Policy(
 EVEN = World([Step(0.5, 120)])
 
 
-def outcomes(world, seed=1):
-    """Every outcome of a story, by arm."""
-    found = {Arm.CANDIDATE: [], Arm.BASELINE: []}
-    for _, _, drawn, _ in simulate._seconds(world, np.random.default_rng(seed)):
-        for outcome in drawn:
-            found[outcome.arm].append(outcome)
-    return found
-
-
 def test_a_seeded_story_repeats_exactly():
     """The same world and seed, the same requests; another seed, others."""
     assert tell(EVEN, POLICY, 7, 10) == tell(EVEN, POLICY, 7, 10)
-    assert outcomes(EVEN, 7) == outcomes(EVEN, 7)
-    assert outcomes(EVEN, 7) != outcomes(EVEN, 8)
-
-
-@pytest.mark.parametrize("noise", [OwnNoise(), OwnNoise(0.18, 0.1, 5.0, both=True)])
-def test_equal_arms_are_equal_in_distribution(noise):
-    """As many requests, the same latencies, costs and rates, but for chance."""
-    found = outcomes(replace(EVEN, steps=[Step(0.5, 1000)], noise=noise))
-    candidate, baseline = found[Arm.CANDIDATE], found[Arm.BASELINE]
-    assert len(candidate) == pytest.approx(len(baseline), rel=0.06)
-    for name, near in (("ttft", 0.05), ("tpot", 0.05), ("cost_usd", 0.03)):
-        means = [np.mean(np.log([getattr(one, name) for one in arm])) for arm in (candidate, baseline)]
-        assert means[0] == pytest.approx(means[1], abs=near), name
-    errors = [Counter(one.result for one in arm)["error"] / len(arm) for arm in (candidate, baseline)]
-    assert errors[0] == pytest.approx(errors[1], abs=0.005)
+    assert tell(EVEN, POLICY, 7, 10) != tell(EVEN, POLICY, 8, 10)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +53,52 @@ def test_a_share_of_zero_asks_nobody():
     assert (told.requests, told.failed) == (0, "")
 
 
-def test_shares_and_loads_are_followed():
-    """A step has its share of its own traffic."""
-    found = outcomes(World([Step(0.1, 100, load=2.0), Step(0.5, 100)], Traffic(rate=10.0)))
-    counts = Counter(one.stage for one in found[Arm.CANDIDATE])
-    assert counts[1] == pytest.approx(200, rel=0.25)
-    assert counts[2] == pytest.approx(500, rel=0.2)
+@pytest.mark.parametrize(
+    ("harm", "guardrail"), [(Harm(error=0.3), "error_rate"), (Harm(ttft=3.0), "ttft_p95"), (Harm(cost=3.0), "cost")]
+)
+def test_harm_is_found_over_a_recording(harm, guardrail):
+    """And on the slices that it knows; an equal candidate stays."""
+    guards = (
+        Guard("error_rate", 0.05, ("law", "general")),
+        Guard("ttft_p95", 1.5, ("law",)),
+        Guard("cost_per_token", 1.5),
+    )
+    policy = Policy(guards)
+    world = World([Step(0.5, 240)], recording=read(lines(entries(3000, gap=0.05, slices=("law", "general"))), "m"))
+    assert tell(world, policy, 3, 10).failed == ""
+    assert tell(replace(world, harm=harm), policy, 3, 10).failed.startswith(guardrail)
+
+
+def test_while_the_arms_warm_up_no_latency_fails():
+    """As in a release."""
+    harmed = replace(EVEN, harm=Harm(tpot=3.0), steps=[Step(0.5, 240)])
+    warm, cold = tell(harmed, POLICY, 3, 5), tell(replace(harmed, warm_up=60.0), POLICY, 3, 5)
+    assert warm.failed == cold.failed == "tpot_p95"
+    assert cold.seconds == pytest.approx(warm.seconds + 60, abs=20)
+
+
+def test_sums_are_what_a_store_would_hold():
+    """However often they are added to: the tallies of all that was drained."""
+    sums, amounts, ledger = Sums(), dict[str, float](), Ledger()
+    for second in drawing.seconds(replace(EVEN, control=True), np.random.default_rng(1)):
+        simulate._count(ledger, second)
+        if second.number % 7 == 0 or second.number == EVEN.seconds:
+            drained = ledger.drain()
+            sums.add(drained)
+            for name, amount in drained.items():
+                amounts[name] = amounts.get(name, 0) + amount
+    (stage,) = sums.evidence(EVEN.steps)
+    assert (stage.stage, stage.share) == (1, 0.5)
+    stored = parse({name: str(amount) for name, amount in amounts.items()})
+    assert {(1, *key): tally for key, tally in stage.tallies.items()} == stored
+
+
+def test_what_was_looked_at_stays_as_it_was():
+    """The guardrails keep what they saw: sums that are added later change no older tally."""
+    sums = Sums()
+    sums.add({"1|candidate||ok": 1, "1|candidate||sum.cost": 0.5})
+    (before,) = sums.evidence(EVEN.steps)
+    tally = before.tallies["candidate", ""]
+    sums.add({"1|candidate||ok": 1, "1|candidate||sum.cost": 0.5})
+    assert (tally.count("ok"), tally.total("sum.cost")) == (1, 0.5)
+    assert sums.evidence(EVEN.steps)[0].tallies["candidate", ""].count("ok") == 2

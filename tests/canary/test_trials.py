@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
 from canary import spec, trials, trials_plot
 from canary.core.finding import OnBreach
 from canary.core.policy import Guard, Policy
-from canary.simulate import OwnNoise, Step, Told, Traffic
+from canary.recording import read
+from canary.simulate import Told
 from canary.trials import Scenario, Setting, Summary
+from canary.world import OwnNoise, Step, World
+from tests.canary.recordings import entries, lines
 from tests.canary.specs import SPEC, changed
 
 FULL = Policy(
@@ -63,7 +68,7 @@ def test_every_guardrail_has_a_story_that_it_ends(guard, name):
     policy = Policy((guard,), noise={"ttft": 0.0, "tpot": 0.0})
     equal, _, harmed = trials.scenarios(policy)
     assert harmed.name == name
-    setting = Setting((Step(0.5, 240),), Traffic(), 3, 1, 10)
+    setting = Setting(World([Step(0.5, 240)]), 3, 1, 10)
     told = [trials.hold(one) for one in trials.trials(harmed, policy, setting)]
     assert [story.failed for story in told] == [guard.name] * 3
     assert [trials.hold(one).failed for one in trials.trials(equal, policy, setting)] == [""] * 3
@@ -105,6 +110,36 @@ def test_pairs_are_what_the_mirrors_have_room_for():
     assert trials.traffic(spec.parse(changed("shadow: {percent: 20, min_pairs: 30}\n", "")), 10.0).pairs_per_s == 0
 
 
+def test_a_world_is_the_specs():
+    """Its steps and shadow, its warm-up, and whether it has a control; equal and quiet as yet."""
+    text = changed("usd_per_hour: 0.2}", "usd_per_hour: 0.2}\n  control: {engine: base2}")
+    found = trials.world(spec.parse(text), 20.0, 100)
+    assert (found.steps, found.traffic.rate) == ((Step(0.05, 20), Step(0.5, 80)), 20.0)
+    assert (found.warm_up, found.control, found.recording) == (60.0, True, None)
+    assert not trials.world(spec.parse(SPEC), 20.0, 100).control
+
+
+def test_harm_to_a_limit_begins_where_the_recording_is():
+    """A baseline that fails 2 % needs 2 % more to fail 4 %; what a log lacks has no story."""
+    guards = (
+        Guard("error_rate_limit", 0.02),
+        Guard("ttft_p95_limit", 0.5),
+        Guard("tpot_p95", 1.2),
+        Guard("refusal", 0.1),
+    )
+    usual = read(lines(entries(5000)), "m").usual
+    refusals, errors, ttft = (
+        next(one.harm for one in trials.scenarios(Policy(guards), usual=usual) if one.name.startswith(word))
+        for word in ("refusals", "errors of", "TTFT p95 of")
+    )
+    assert errors.error == pytest.approx(0.04 - usual.error)
+    assert ttft.ttft == pytest.approx(1.0 / usual.ttft_p95)
+    assert refusals.refusal == pytest.approx(0.2)
+    bare = read(lines([replace(one, ttft_ms=None) for one in entries(100)]), "m").usual
+    assert trials.untold(Policy(guards), bare) == ("ttft_p95_limit", "tpot_p95")
+    assert len(trials.scenarios(Policy(guards), usual=bare)) == 4
+
+
 def test_a_guardrail_is_held_to_all_traffic():
     """What is made up has no slices."""
     assert {guard.slices for guard in trials.whole(FULL).guards} == {("",)}
@@ -112,7 +147,7 @@ def test_a_guardrail_is_held_to_all_traffic():
 
 def test_each_story_has_a_seed_of_its_own():
     """The same every time, and another in another scenario or with another seed."""
-    kinds, settings = trials.scenarios(FULL)[:2], [Setting((Step(0.5, 60),), Traffic(), 50, n, 5) for n in (1, 2)]
+    kinds, settings = trials.scenarios(FULL)[:2], [Setting(World([Step(0.5, 60)]), 50, n, 5) for n in (1, 2)]
     seeds = [[one.seed for one in trials.trials(kind, FULL, setting)] for kind in kinds for setting in settings]
     assert seeds[0] == [one.seed for one in trials.trials(kinds[0], FULL, settings[0])]
     assert len({seed for some in seeds for seed in some}) == 200
@@ -130,6 +165,7 @@ def test_a_median_is_of_all_runs():
     assert (told(4, 10).requests, told(4, 10).seconds) == (None, None)
     assert (told(5, 10).requests, told(5, 10).seconds) == (104, 14)
     assert told(9, 9).requests == 104
+    assert (told(8, 10).late, told(9, 10).late, told(100, 110).late) == (None, 18, 108)
     assert told(9, 9).longest is None
 
 
