@@ -19,10 +19,10 @@ from typing import Any
 from redis.asyncio import Redis
 
 from canary import keys, scripts
+from canary.chain import sealed
 from canary.core.events import Cause
 from canary.errors import Conflict, Unknown, Usage
 from canary.link import bounded, heard
-from canary.records import flat
 
 PREFIX = "lk-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
@@ -201,8 +201,8 @@ class ApiKeys:
 
     async def _change(self, words: list[str], audit: Mapping[str, str]) -> bool:
         """Write one key with its audit entry and tell the workers, all or nothing; False if it is not as it was."""
-        names = [keys.API_KEYS, keys.AUDIT]
-        arguments = [*words, keys.API_KEYS_CHANGED, *flat(audit)]
+        names = [keys.API_KEYS, keys.AUDIT, keys.AUDIT_HEAD]
+        arguments = [*words, keys.API_KEYS_CHANGED, *sealed(audit)]
         return bool(await bounded(self._redis.eval(scripts.SET_KEY, len(names), *names, *arguments), self._url))
 
 

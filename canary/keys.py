@@ -9,7 +9,8 @@ SPLITS = "linnet:splits"  # pub/sub channel: a split's JSON, published by the sc
 WORKERS = "linnet:workers"  # zset worker -> unix_ms of its last heartbeat
 FLUSHED = "linnet:flushed"  # hash worker -> number of its last delta applied
 TRIPS = "linnet:trips"  # stream of T0 trips
-AUDIT = "linnet:audit"  # stream: who, what, why, before, after, generation, evidence, unix_ms, model
+AUDIT = "linnet:audit"  # stream: who, what, why, before, after, generation, evidence, unix_ms, model, seq, chain
+AUDIT_HEAD = "linnet:audit:head"  # "seq chain" of its last entry
 REFERENCES = "linnet:references"  # set of models whose baseline's replicas were compared with each other
 LEADER = "linnet:leader"  # string "id:token" with a lease
 TOKEN = "linnet:leader:token"  # noqa: S105 - a counter of leases, not a secret
@@ -52,6 +53,11 @@ def reference(model: str) -> str:
 def report(model: str, kind: str, digest: str) -> str:
     """Return the key of a gate's report (JSON) for one digest."""
     return f"{ROOT}{model}:report:{kind}:{digest}"
+
+
+def load_tests(model: str, digest: str) -> str:
+    """Return the key of the hash created_ms -> seconds of each load test of a digest (JSON)."""
+    return f"{ROOT}{model}:loadtests:{digest}"
 
 
 def quarantine(model: str) -> str:

@@ -6,8 +6,8 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from canary.chain import sealed
 from canary.core.units import Claim
 
 
@@ -115,7 +115,7 @@ class Change:
                 "absolve": list(self.absolve),
                 "attempt": dict(self.attempt),
                 "result": self.result,
-                "audit": flat(self.audit),
+                "audit": sealed(self.audit),
             }
         )
 
@@ -126,8 +126,3 @@ class Committed:
 
     code: str
     detail: str = ""
-
-
-def flat(fields: Mapping[str, Any]) -> list[str]:
-    """Return fields and values in turn, as a stream entry takes them."""
-    return [str(part) for pair in fields.items() for part in pair]

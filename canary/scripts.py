@@ -5,6 +5,52 @@ The scripts touch several keys without a common hash slot: the store is one serv
 
 from __future__ import annotations
 
+# What the scripts that write to the audit begin with: `append` numbers an entry and chains it to the one before, in the
+# same step that writes what the entry tells of, so no two writers ever race for the chain. `head` holds "seq chain" of
+# the last entry, `entry` the new one's digest, fields and values (canary.chain.sealed). Lua here has no SHA-256 of its
+# own, so this is FIPS 180-4; what it hashes is as short as two hashes and a number, however long the entry is.
+_APPEND = """
+local band, bnot, bxor, ror, shr, tobit = bit.band, bit.bnot, bit.bxor, bit.ror, bit.rshift, bit.tobit
+local rounds = {
+  0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+  0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+  0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+  0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+  0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+  0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+  0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+  0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+}
+local function sha256(text)
+  local hash = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}
+  text = text .. '\\128' .. string.rep('\\0', (55 - #text) % 64) .. struct.pack('>I8', 8 * #text)
+  for block = 1, #text, 64 do
+    local w = {struct.unpack('>' .. string.rep('I4', 16), text, block)}
+    for i = 17, 64 do
+      local x, y = w[i - 15], w[i - 2]
+      local near, far = bxor(ror(x, 7), ror(x, 18), shr(x, 3)), bxor(ror(y, 17), ror(y, 19), shr(y, 10))
+      w[i] = tobit(w[i - 16] + near + w[i - 7] + far)
+    end
+    local a, b, c, d, e, f, g, h = unpack(hash)
+    for i = 1, 64 do
+      local s = h + bxor(ror(e, 6), ror(e, 11), ror(e, 25)) + bxor(band(e, f), band(bnot(e), g)) + rounds[i] + w[i]
+      local t = bxor(ror(a, 2), ror(a, 13), ror(a, 22)) + bxor(band(a, b), band(a, c), band(b, c))
+      a, b, c, d, e, f, g, h = tobit(s + t), a, b, c, tobit(d + s), e, f, g
+    end
+    for i, more in ipairs({a, b, c, d, e, f, g, h}) do hash[i] = tobit(hash[i] + more) end
+  end
+  for i = 1, 8 do hash[i] = bit.tohex(hash[i]) end
+  return table.concat(hash)
+end
+local function append(stream, head, entry)
+  local last, before = string.match(redis.call('GET', head) or '', '^(%d+) (%x+)$')
+  local seq = string.format('%d', (last or 0) + 1)
+  local chain = sha256((before or string.rep('0', 64)) .. ' ' .. seq .. ' ' .. entry[1])
+  redis.call('XADD', stream, '*', 'seq', seq, 'chain', chain, unpack(entry, 2))
+  redis.call('SET', head, seq .. ' ' .. chain)
+end
+"""
+
 # KEYS: flushed, references, then for each batch its tally hash and its bitmap of units. ARGV: worker, seq, then for
 # each batch its model if it is a reference ('' else), the count of its fields, (command, field, increment) for each,
 # and its claims: JSON of (offset, fields if the bit was not set, fields if it was), '' for none. The number is written
@@ -78,21 +124,26 @@ for index = 2, #KEYS do redis.call('SET', KEYS[index], ARGV[index]) end
 return 1
 """
 
-# KEYS: leader, acknowledged, audit. ARGV: fence, generation, then the audit entry's fields and values.
+# KEYS: leader, acknowledged, audit, its head. ARGV: fence, generation, then the audit entry.
 # Returns 0 when fenced off or recorded before.
-ACKNOWLEDGED = """
+ACKNOWLEDGED = (
+    _APPEND
+    + """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if tonumber(redis.call('GET', KEYS[2]) or '-1') >= tonumber(ARGV[2]) then return 0 end
 redis.call('SET', KEYS[2], ARGV[2])
-redis.call('XADD', KEYS[3], '*', unpack(ARGV, 3))
+append(KEYS[3], KEYS[4], {unpack(ARGV, 3)})
 return 1
 """
+)
 
-# The one way a release changes. KEYS: release, split, models, audit, leader, command, quarantine, attempts, results.
-# ARGV: change (JSON), the expected state's text ('' for none), the new state's text, the split's text ('' for no
-# change), channel. The change holds model, fence, quarantine, absolve, attempt, result, reply, and the audit entry as a
-# flat list. States are compared as whole texts: an equal text is an equal state, so a decision made on it still stands.
-COMMIT = """
+# The one way a release changes. KEYS: release, split, models, audit, leader, command, quarantine, attempts, results,
+# the audit's head. ARGV: change (JSON), the expected state's text ('' for none), the new state's text, the split's text
+# ('' for no change), channel. The change holds model, fence, quarantine, absolve, attempt, result, reply, and the audit
+# entry. States are compared as whole texts: an equal text is an equal state, so a decision made on it still stands.
+COMMIT = (
+    _APPEND
+    + """
 local change = cjson.decode(ARGV[1])
 if change.reply ~= '' then
   local before = redis.call('GET', KEYS[6])
@@ -103,7 +154,7 @@ local current = redis.call('GET', KEYS[1]) or ''
 if current ~= ARGV[2] then return {'conflict', current} end
 redis.call('SET', KEYS[1], ARGV[3])
 redis.call('SADD', KEYS[3], change.model)
-redis.call('XADD', KEYS[4], '*', unpack(change.audit))
+append(KEYS[4], KEYS[10], change.audit)
 for digest, reason in pairs(change.quarantine) do redis.call('HSET', KEYS[7], digest, reason) end
 for _, digest in ipairs(change.absolve) do redis.call('HDEL', KEYS[7], digest) end
 for release, attempt in pairs(change.attempt) do redis.call('HSET', KEYS[8], release, attempt) end
@@ -115,16 +166,20 @@ if ARGV[4] ~= '' then
 end
 return {'ok', ''}
 """
+)
 
-# KEYS: api keys, audit. ARGV: the key's hash, its record as it is now ('' for none), the new record, channel, then the
-# audit entry's fields and values. Returns 0 and writes nothing when the record is another.
-SET_KEY = """
+# KEYS: api keys, audit, its head. ARGV: the key's hash, its record as it is now ('' for none), the new record, channel,
+# then the audit entry. Returns 0 and writes nothing when the record is another.
+SET_KEY = (
+    _APPEND
+    + """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-redis.call('XADD', KEYS[2], '*', unpack(ARGV, 5))
+append(KEYS[2], KEYS[3], {unpack(ARGV, 5)})
 redis.call('PUBLISH', ARGV[4], ARGV[1] .. ' ' .. ARGV[3])
 return 1
 """
+)
 
 # What workers tell each other of the API keys' use. KEYS: workers, then for each key its hash of this minute, of the
 # minute before and of the day. ARGV: worker, age in ms of the oldest heartbeat that counts, then for each key what this

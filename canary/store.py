@@ -14,9 +14,12 @@ from redis.asyncio import Redis
 
 from canary import keys, scripts
 from canary.apikeys import ApiKeys
+from canary.audit import AuditLog
+from canary.chain import sealed
 from canary.core.arms import Split
 from canary.link import StoreError, bounded, heard, loads, open_redis
 from canary.records import Batch, Change, Committed, Lease, Trip
+from canary.spending import kept
 from canary.usage import Usage
 
 __all__ = ["Batch", "Change", "Committed", "Lease", "Store", "StoreError", "Trip", "parse_split"]
@@ -50,6 +53,10 @@ class Store:
     def usage(self) -> Usage:
         """Return what API keys have used, on the same connections."""
         return Usage(self._redis, self.url)
+
+    def audit_log(self) -> AuditLog:
+        """Return the audit as a whole, on the same connections."""
+        return AuditLog(self._redis, self.url)
 
     async def ping(self) -> None:
         """Raise StoreError unless the server answers."""
@@ -152,12 +159,20 @@ class Store:
         return {name: loads(text) for name, text in found.items()}
 
     async def put_report(self, model: str, kind: str, digest: str, report: Mapping[str, Any]) -> None:
-        """Keep a gate's report ("load" or "eval") for one candidate's digest."""
-        await self._ask(self._redis.set(keys.report(model, kind, digest), json.dumps(dict(report))))
+        """Keep a gate's report ("load" or "eval") for one candidate's digest; each load test enters the ledger."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.set(keys.report(model, kind, digest), json.dumps(dict(report)))
+        if kind == "load":
+            pipe.hset(keys.load_tests(model, digest), *kept(report))
+        await self._ask(pipe.execute())
 
     async def get_report(self, model: str, kind: str, digest: str) -> dict[str, Any] | None:
         """Return a gate's report, None if there is none for this digest."""
         return await self._json(keys.report(model, kind, digest))
+
+    async def load_tests(self, model: str, digest: str) -> dict[str, str]:
+        """Return what is kept of each load test of a digest (see canary.spending)."""
+        return cast("dict[str, str]", await self._ask(self._redis.hgetall(keys.load_tests(model, digest))))
 
     # Releases: reading.
 
@@ -268,6 +283,7 @@ class Store:
             keys.quarantine(change.model),
             keys.attempts(change.model),
             keys.RESULTS,
+            keys.AUDIT_HEAD,
         ]
         words = [change.to_json(), change.before, change.after, change.split, keys.SPLITS]
         code, detail = await self._run(scripts.COMMIT, names, words)
@@ -289,9 +305,8 @@ class Store:
 
     async def record_acknowledged(self, lease: Lease, model: str, generation: int, audit: Mapping[str, str]) -> bool:
         """Append the audit entry `acknowledged` once a generation; False if it is there, or another leads."""
-        fields = [part for pair in audit.items() for part in pair]
-        names = [keys.LEADER, keys.acknowledged(model), keys.AUDIT]
-        return bool(await self._run(scripts.ACKNOWLEDGED, names, [lease.fence, str(generation), *fields]))
+        names = [keys.LEADER, keys.acknowledged(model), keys.AUDIT, keys.AUDIT_HEAD]
+        return bool(await self._run(scripts.ACKNOWLEDGED, names, [lease.fence, str(generation), *sealed(audit)]))
 
     async def _json(self, key: str) -> dict[str, Any] | None:
         text = await self._ask(self._redis.get(key))

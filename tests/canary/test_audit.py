@@ -1,0 +1,123 @@
+"""The audit in a real store: every writer chains, in the same step as what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from canary import keys
+from canary.apikeys import KeyLimits, checked
+from canary.chain import Link, verify
+from canary.core.events import Cause
+from canary.records import Change
+from canary.store import Store
+from tests.support.valkey import Valkey
+
+
+async def whole(store: Store) -> Link:
+    """Return the last link of an audit that is whole."""
+    log = store.audit_log()
+    head = await log.head()
+    found = verify(await log.page(), head)
+    assert found.fault == ""
+    assert head is not None
+    return head
+
+
+async def change(store: Store, model: str, number: int, **audit: str) -> str:
+    """Write the `number`-th change of a model."""
+    before = "" if number == 0 else f"state {number - 1}"
+    entry = {"who": "ann", "what": f"act {number}", "model": model, **audit}
+    return (await store.commit(Change(model, before, f"state {number}", entry))).code
+
+
+async def test_every_writer_chains_its_entry(store: Store) -> None:
+    """A change, an acknowledgement, a key: one chain."""
+    assert await store.audit_log().head() is None
+    await change(store, "m", 0)
+    lease = await store.lead("c", None, 5000)
+    assert lease is not None
+    await store.record_acknowledged(lease, "m", 1, {"who": "controller", "what": "acknowledged", "model": "m"})
+    await store.api_keys().create(checked("app", ["admin"], KeyLimits()), Cause("ann", "go", 1.0))
+    assert (await whole(store)).seq == 3
+    assert [entry["seq"] for entry in await store.audit()] == ["1", "2", "3"]
+
+
+async def test_a_change_that_is_refused_leaves_no_link(store: Store) -> None:
+    """The chain has what happened, nothing else."""
+    await change(store, "m", 0)
+    assert await change(store, "m", 0) == "conflict"
+    assert await change(store, "m", 1) == "ok"
+    assert (await whole(store)).seq == 2
+
+
+async def test_many_who_write_at_once_make_one_chain(store: Store) -> None:
+    """Twenty models, none of which waits for another."""
+
+    async def one(model: str) -> None:
+        for number in range(5):
+            assert await change(store, model, number) == "ok"
+
+    await asyncio.gather(*(one(f"m{number}") for number in range(20)))
+    assert (await whole(store)).seq == 100
+
+
+TEXT = st.text(max_size=200) | st.text(st.characters(), max_size=20)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.lists(TEXT, min_size=1, max_size=4))
+def test_the_stores_hash_is_ours_whatever_is_said(said: list[str], valkey_session: Valkey) -> None:
+    """Any text of a person, control characters and half characters too, is written and verified."""
+
+    async def story() -> None:
+        valkey_session.ask("FLUSHALL")
+        store = Store.connect(valkey_session.url)
+        for number, why in enumerate(said):
+            assert await change(store, "m", number, why=why) == "ok"
+        await whole(store)
+        await store.close()
+
+    asyncio.run(story())
+
+
+async def test_entries_of_an_earlier_version_come_before_the_chain(store: Store) -> None:
+    """They stay readable; the chain begins after them."""
+    await store._redis.xadd(keys.AUDIT, {"who": "ann", "what": "old", "model": "m"})
+    await change(store, "m", 0)
+    log = store.audit_log()
+    found = verify(await log.page(), await log.head())
+    assert (found.fault, found.unchained, found.first) == ("", 1, 1)
+
+
+async def test_a_damaged_head_blocks_nothing_and_shows(store: Store) -> None:
+    """A rollback is written whatever became of the audit."""
+    await change(store, "m", 0)
+    await store._redis.set(keys.AUDIT_HEAD, "nonsense")
+    assert await change(store, "m", 1) == "ok"
+    log = store.audit_log()
+    assert "inserted at seq 1" in verify(await log.page(), await log.head()).fault
+
+
+async def test_pages_follow_one_another(store: Store) -> None:
+    """Each begins after the last id of the one before."""
+    for number in range(5):
+        await change(store, "m", number)
+    log = store.audit_log()
+    first = await log.page(count=3)
+    assert [entry["seq"] for entry in [*first, *await log.page(first[-1]["id"])]] == ["1", "2", "3", "4", "5"]
+
+
+async def test_waiting_ends_with_the_next_entry(store: Store) -> None:
+    """At once, and not with the time that was given."""
+    log = store.audit_log()
+    await change(store, "m", 0)
+    last = (await log.page())[-1]["id"]
+    assert await log.wait(last, 10) == []
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(log.wait(last, 900))
+        await asyncio.sleep(0.05)
+        await change(store, "m", 1)
+    assert [entry["what"] for entry in waiting.result()] == ["act 1"]
