@@ -20,7 +20,7 @@ POLICY = Policy(
         Guard("truncated", 0.01),
         Guard("ttft_p95", 1.10),
         Guard("ttft_p99", 1.25),
-        Guard("tpot_p95", 1.05),
+        Guard("tpot_p95", 1.10),
         Guard("cost_per_token", 1.05),
         Guard("cost_per_request", 1.15),
         Guard("shadow_quality", -0.02),

@@ -21,7 +21,6 @@ from bench.guardrails.sums import RATES, Costs, GroupCosts, Rates
 from bench.guardrails.wire import Wire
 from canary.core.policy import Guard, Policy
 from canary.core.signals import SIGNALS, Lag
-from canary.core.tails import margin_ratio
 
 TRIPWIRE = "tripwire"
 
@@ -153,7 +152,7 @@ class Crowd:
         lag = self._lag(guard)
         latency = lag.histogram
         as_whole, at_tail = self._parts(guard, rows)
-        slower = self._places[latency].theta[rows] > math.log(margin_ratio(guard.margin)) * (1 + 1e-9)
+        slower = self._places[latency].theta[rows] > math.log(lag.beyond(guard.margin)) * (1 + 1e-9)
         slower &= (self._places[latency].blocks[rows] > 0) & (lag.part > 0)
         heavier = self._tails[latency].beyond(self._tailed[latency].index(guard), rows)
         parts = np.stack([as_whole, at_tail], axis=-1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Events, Floats, Ints
-from canary.core.tails import DECAY, Tail, margin_buckets, margin_ratio
+from canary.core.tails import DECAY, LEAST, Tail, margin_buckets, margin_ratio
 from canary.core.tally import GROWTH, TOP
 
 _CELLS = TOP + 1
@@ -93,7 +93,7 @@ class Tails:
         ready = known & (self._totals / self._weight >= tail.needed)
         limits = np.empty((len(at), 2), np.int64)
         limits[:, BASELINE] = at
-        limits[:, CANDIDATE] = np.where(at < TOP, np.minimum(at + max(0, margin_buckets(margin)) + shift, TOP - 1), TOP)
+        limits[:, CANDIDATE] = np.where(at < TOP, np.minimum(at + max(LEAST, margin_buckets(margin)) + shift, TOP - 1), TOP)
         limits[~ready] = _NEVER
         return limits.reshape(-1)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from canary.core import events
+from canary.core import events, rehearsal
 from canary.core.events import Cause, Effect, Event
 from canary.core.state import ENDED, Phase, Release
 
@@ -25,9 +25,8 @@ def consequences(before: Release, after: Release, event: Event) -> Iterator[Effe
 
 def note(what: str, release: Release, cause: Cause) -> events.Note:
     """Return the audit's line; what lies beside a release's own way (its place, a freeze) has a reason of its own."""
-    why = {"held": release.held, "released": "what held it is gone"}.get(what, release.reason or cause.reason)
-    if what in _BESIDE:
-        why = cause.reason
+    own = _OWN.get(what)
+    why = own(release, cause) if own else release.reason or cause.reason
     return events.Note(what, cause.actor, why, int(cause.now * 1000))
 
 
@@ -37,8 +36,10 @@ def _what(before: Release, after: Release, event: Event) -> str:
         return _VERBS[type(event)]
     if after.phase is not before.phase:
         return after.phase.value
+    if after.rehearsing != before.rehearsing:
+        return "rehearsing" if after.rehearsing else "rehearsed"
     if after.percent != before.percent:
-        return "step"
+        return "ramp" if before.ramp else "step"
     if after.paused != before.paused:
         return "paused"
     return "held" if after.held else "released"
@@ -58,4 +59,11 @@ _VERBS: Mapping[type, str] = {
     events.Supersede: "supersede",
 }
 
-_BESIDE = frozenset(_VERBS[kind] for kind in (events.Relocated, events.Freeze, events.Unfreeze))
+_OWN: Mapping[str, Callable[[Release, Cause], str]] = {
+    "held": lambda release, _: release.held,
+    "released": lambda *_: "what held it is gone",
+    "rehearsing": lambda *_: "the candidate is withdrawn, to see how soon every worker follows",
+    "rehearsed": lambda release, _: rehearsal.words(release),
+    "ramp": lambda release, _: f"on the way to {release.ramp.to:g} %" if release.ramp else "arrived",
+    **{_VERBS[kind]: lambda _, cause: cause.reason for kind in (events.Relocated, events.Freeze, events.Unfreeze)},
+}

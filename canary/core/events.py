@@ -22,12 +22,30 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What the live workers route by.
+
+    `generation` is the oldest of theirs, `slowest` the worker that has it, `unix_ms` when the last acknowledged.
+    """
+
+    workers: int = 0
+    generation: int = -1
+    slowest: str = ""
+    unix_ms: int = 0
+
+
+NOBODY = Heard()
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a look saw.
 
     `samples` are the candidate's finished requests in this stage, `pairs` the attempt's scored shadow pairs.
     `missing` says what preflight lacks, each with the command to run; `unready` which engines cannot serve;
-    `spend_usd` includes what was spent before; `prices` are the load test's, by arm.
+    `spend_usd` includes what was spent before; `prices` are the load test's, by arm. `heard` is what the workers have
+    acknowledged. `rps` are requests a second of the model, `baseline_rps` what its baseline was seen to serve under
+    load, None where unknown; `unmet` says which of the card's success thresholds are not proved.
     """
 
     samples: int = 0
@@ -38,6 +56,10 @@ class Evidence:
     frozen: str = ""
     spend_usd: float = 0.0
     prices: Mapping[str, Price] = field(default_factory=dict)
+    heard: Heard = NOBODY
+    rps: float | None = None
+    baseline_rps: float | None = None
+    unmet: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -52,6 +74,8 @@ class Evidence:
                 "findings": tuple(Finding.from_dict(finding) for finding in value["findings"]),
                 "missing": tuple(value["missing"]),
                 "unready": tuple(value["unready"]),
+                "heard": Heard(**value.get("heard", {})),
+                "unmet": tuple(value.get("unmet", ())),
                 "prices": {arm: (price[0], price[1], price[2]) for arm, price in value["prices"].items()},
             }
         )
@@ -104,10 +128,11 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class SetWeight:
-    """A person sets the candidate's share, 0..100."""
+    """A person sets the candidate's share, 0..100; it gets there in `ramp` seconds, 0 at once."""
 
     cause: Cause
     percent: float
+    ramp: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,10 @@ def _whole_passes(case: Case, before: Sequence[Stretch], at: Stretch, limit: flo
 
     Where the arms were loaded alike all along every block counts, else those of the present stage alone.
     """
-    lag, distance = case.signal.lag, math.log(margin_ratio(case.guard.margin)) if case.located else 0.0
+    lag, distance = (
+        case.signal.lag,
+        math.log(margin_ratio(case.guard.margin)) if case.located else 0.0,
+    )
     if lag is None or not case.located or not case.most_noise:
         return 0.0
     if not (distance > 0 and at.random and case.rate > 0):

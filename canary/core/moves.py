@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from canary.core import rehearsal
 from canary.core.arms import Endpoint
 from canary.core.events import Cause, Evidence
 from canary.core.finding import Finding, OnBreach, Verdict
-from canary.core.state import Phase, Release
+from canary.core.plan import ramp_parts
+from canary.core.state import Phase, Ramp, Release
 
 
 def go_on(release: Release, evidence: Evidence, now: float, why: str) -> Release:
@@ -32,8 +34,10 @@ def to_step(release: Release, now: float) -> Release:
     """Enter the first step above the present share; above the last one, the bake."""
     step = release.plan.next_step(release.percent)
     if step is not None:
-        return entered(share(release, release.plan.steps[step].percent, now), Phase.CANARY, step, now)
-    return entered(share(release, release.plan.bake.percent, now), Phase.BAKE, release.step, now)
+        there = release.plan.steps[step]
+        return towards(entered(release, Phase.CANARY, step, now), there.percent, there.ramp, now)
+    bake = release.plan.bake
+    return towards(entered(release, Phase.BAKE, release.step, now), bake.percent, bake.ramp, now)
 
 
 def to_promoted(release: Release, now: float, why: str) -> Release:
@@ -63,7 +67,7 @@ def end(release: Release, phase: Phase, reason: str, now: float) -> Release:
 
 def entered(release: Release, phase: Phase, step: int, now: float) -> Release:
     """Stand in a phase and step since `now`, nothing holding it yet."""
-    return replace(release, phase=phase, step=step, entered=now, held="", held_key="")
+    return replace(release, phase=phase, step=step, entered=now, held="", held_key="", ramp=None)
 
 
 def share(release: Release, percent: float, now: float) -> Release:
@@ -72,6 +76,27 @@ def share(release: Release, percent: float, now: float) -> Release:
         return release
     moved = replace(release, shares=(*release.shares, float(percent)), staged=now)
     return moved if any(release.shares) else warming(moved, now)
+
+
+def towards(release: Release, percent: float, seconds: float, now: float, *, by_hand: bool = False) -> Release:
+    """Move the share to a percent in equal parts over `seconds`, the first at once; 0 moves it in one."""
+    parts = ramp_parts(seconds) if percent != release.percent else 1
+    every = seconds / max(1, parts - 1)
+    return _part(replace(release, ramp=Ramp(float(percent), parts, every, now, by_hand)), now)
+
+
+def ramped(release: Release, now: float) -> Release:
+    """Move the share by the ramp's next part, if it is due; the last one's arrival is when the step begins."""
+    return release if release.ramp is None or now < release.ramp.due else _part(release, now)
+
+
+def _part(release: Release, now: float) -> Release:
+    ramp = release.ramp
+    if ramp is None or ramp.left <= 1:
+        to = release.percent if ramp is None else ramp.to
+        return replace(share(release, to, now), ramp=None, entered=now)
+    percent = release.percent + (ramp.to - release.percent) / ramp.left
+    return replace(share(release, percent, now), ramp=replace(ramp, left=ramp.left - 1, due=now + ramp.every))
 
 
 def warming(release: Release, now: float) -> Release:
@@ -129,7 +154,7 @@ def summary(release: Release, evidence: Evidence) -> str:
     if release.phase is Phase.DRAFT:
         return "engines are up"
     if release.phase is Phase.PREFLIGHT:
-        return f"gates passed ({', '.join(release.plan.gates) or 'none asked for'})"
+        return f"gates passed ({', '.join(release.plan.gates) or 'none asked for'}); {rehearsal.words(release)}"
     shadow = release.phase is Phase.SHADOW
     said = [one for one in evidence.findings if one.guardrail.startswith("shadow") or not shadow]
     verdicts = (f"{verdict}: {named}" for verdict in Verdict if (named := _names(said, verdict)))

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 FLAWS = ("refusal", "malformed", "repetition")  # what is wrong with an answer's text; looked for only where asked
 PROVED_FROM = 25.0  # percent: at this share or more, "nothing failed" is not enough: every critical guard must pass
+MAX_ROLLBACK_S = 5.0
+_RAMP_PARTS = 10  # at most: each part is a stage of evidence of its own
+_PART_S = 2.0  # at least
+
+
+class AtEnd(StrEnum):
+    """What happens to a release whose time is up."""
+
+    HOLD = "hold"
+    ROLLBACK = "rollback"
+    ABORT = "abort"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One share of traffic; durations in seconds, `min_samples` of the candidate's finished requests at this share."""
+    """One share of traffic; durations in seconds, `min_samples` of the candidate's finished requests at this share.
+
+    `ramp` is how long the share takes to get there (0: at once), `max_duration` how long it may stay (0: for ever).
+    What happens then is None where the release's own limits say it.
+    """
 
     percent: float
     min_duration: float = 0.0
     min_samples: int = 0
     manual: bool = False  # a person says `promote`
+    max_duration: float = 0.0
+    on_timeout: AtEnd | None = None
+    on_inconclusive: AtEnd | None = None
+    ramp: float = 0.0
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Step:
+        """Build from parsed JSON."""
+        ends = ("on_timeout", "on_inconclusive")
+        return cls(**value | {name: None if value.get(name) is None else AtEnd(value[name]) for name in ends})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +53,7 @@ class ShadowPlan:
     min_pairs: int
     max_concurrency: int
     min_duration: float = 0.0
+    max_duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +63,49 @@ class BakePlan:
     duration: float
     percent: float = 95.0
     min_samples: int = 0
+    max_duration: float = 0.0
+    ramp: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long the release may take in all (seconds, 0: for ever), and what happens when time is up.
+
+    `on_inconclusive` is for a place whose evidence does not suffice in its time, `on_timeout` for all else.
+    """
+
+    max_duration: float = 0.0
+    on_timeout: AtEnd = AtEnd.HOLD
+    on_inconclusive: AtEnd = AtEnd.HOLD
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Limits:
+        """Build from parsed JSON; {} limits nothing."""
+        return cls(
+            max_duration=value.get("max_duration", 0.0),
+            on_timeout=AtEnd(value.get("on_timeout", AtEnd.HOLD)),
+            on_inconclusive=AtEnd(value.get("on_inconclusive", AtEnd.HOLD)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """US dollars of the decision card, and what an hour of each arm's engines costs."""
+    """US dollars of the decision card, and what an hour of each arm's engines costs.
+
+    `control_per_hour` is 0 where the control's machines are paid for anyhow.
+    """
 
     budget: float
     stop_loss: float
     spent_before: float = 0.0
     baseline_per_hour: float = 0.0
     candidate_per_hour: float = 0.0
+    control_per_hour: float = 0.0
+
+    @property
+    def per_hour(self) -> float:
+        """What an hour of the release costs."""
+        return self.candidate_per_hour + self.control_per_hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +113,8 @@ class Plan:
     """The whole intention. `gates` names the reports ("load", "eval") that preflight waits for.
 
     For `warm_up` seconds after the first share caches fill, and latency and cost are no evidence; `examined` names the
-    flaws that answers are searched for.
+    flaws that answers are searched for. Nobody is exposed before a rehearsed rollback took at most `max_rollback`
+    seconds; with `known_capacity` not before it is known that the baseline can serve all the traffic.
     """
 
     steps: tuple[Step, ...]
@@ -65,13 +125,16 @@ class Plan:
     slices: tuple[str, ...] = ()
     warm_up: float = 0.0
     examined: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    max_rollback: float = MAX_ROLLBACK_S
+    known_capacity: bool = False
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
-        """Build from parsed JSON; an older one neither warms up nor examines."""
+        """Build from parsed JSON; an older one neither warms up nor examines, and has no limits."""
         shadow = value.get("shadow")
         return cls(
-            steps=tuple(Step(**step) for step in value["steps"]),
+            steps=tuple(map(Step.from_json, value["steps"])),
             bake=BakePlan(**value["bake"]),
             money=Money(**value["money"]),
             shadow=None if shadow is None else ShadowPlan(**shadow),
@@ -79,11 +142,14 @@ class Plan:
             slices=tuple(value["slices"]),
             warm_up=value.get("warm_up", 0.0),
             examined=tuple(value.get("examined", ())),
+            limits=Limits.from_json(value.get("limits", {})),
+            max_rollback=value.get("max_rollback", MAX_ROLLBACK_S),
+            known_capacity=value.get("known_capacity", False),
         )
 
     def after(self, seconds: float) -> Plan:
-        """Return the plan of the next attempt: what this one's engine cost in `seconds` was spent before it."""
-        spent = self.money.spent_before + max(0.0, seconds) / 3600 * self.money.candidate_per_hour
+        """Return the plan of the next attempt: what this one's engines cost in `seconds` was spent before it."""
+        spent = self.money.spent_before + max(0.0, seconds) / 3600 * self.money.per_hour
         return replace(self, money=replace(self.money, spent_before=spent))
 
     def step_at(self, percent: float) -> int:
@@ -93,3 +159,8 @@ class Plan:
     def next_step(self, percent: float) -> int | None:
         """Return the index of the first step above `percent`, None above the last."""
         return next((index for index, step in enumerate(self.steps) if step.percent > percent), None)
+
+
+def ramp_parts(seconds: float) -> int:
+    """Return in how many equal parts a share moves within `seconds`: one at once, the last at the end."""
+    return 1 if seconds <= 0 else max(2, min(_RAMP_PARTS, 1 + int(seconds / _PART_S)))

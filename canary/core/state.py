@@ -31,6 +31,20 @@ MIRRORED = (Phase.SHADOW, Phase.CANARY)  # by the bake its quality is proved, an
 
 
 @dataclass(frozen=True, slots=True)
+class Ramp:
+    """The share is on its way `to` a percent: `left` parts, `every` so many seconds, the next `due` (Unix seconds).
+
+    One `by_hand` goes on while automation is paused: a person asked for it.
+    """
+
+    to: float
+    left: int
+    every: float
+    due: float
+    by_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One attempt of one release, and the model's baseline with it.
 
@@ -40,6 +54,8 @@ class Release:
     workers then see one arm: the candidate has become the baseline, and `previous` keeps the old one's place.
     `control` is the baseline's model on replicas of its own, None without one; `staged` is when the share last changed,
     `warm_until` when caches are taken for full (0 before the first share).
+    `withdrawn_ms` is when (Unix milliseconds) a rollback was rehearsed last, 0 before; `rehearsal_ms` how long it took
+    to the last worker's acknowledgement, None while it goes on.
     Overlays hold their reason, "" when off. `breaches` names guards that paused once: a person who resumes saw them.
     """
 
@@ -60,6 +76,9 @@ class Release:
     entered: float = 0.0
     staged: float = 0.0
     warm_until: float = 0.0
+    ramp: Ramp | None = None
+    withdrawn_ms: int = 0
+    rehearsal_ms: int | None = None
     ended: float = 0.0
     paused: str = ""
     held: str = ""
@@ -101,6 +120,16 @@ class Release:
         return at.startswith(f"{self.release}/{self.attempt}/")
 
     @property
+    def rehearsing(self) -> bool:
+        """True while the candidate is withdrawn to see how soon every worker follows."""
+        return self.phase is Phase.PREFLIGHT and self.withdrawn_ms > 0 and self.rehearsal_ms is None
+
+    @property
+    def exposed(self) -> bool:
+        """True while workers know the candidate."""
+        return self.phase in EXPOSED and not self.rehearsing
+
+    @property
     def min_duration(self) -> float:
         """Seconds to stay here at least."""
         if self.phase is Phase.SHADOW and self.plan.shadow is not None:
@@ -108,6 +137,15 @@ class Release:
         if self.phase is Phase.CANARY:
             return self.plan.steps[self.step].min_duration
         return self.plan.bake.duration if self.phase is Phase.BAKE else 0.0
+
+    @property
+    def max_duration(self) -> float:
+        """Seconds to stay here at most, 0 for no limit."""
+        if self.phase is Phase.SHADOW and self.plan.shadow is not None:
+            return self.plan.shadow.max_duration
+        if self.phase is Phase.CANARY:
+            return self.plan.steps[self.step].max_duration
+        return self.plan.bake.max_duration if self.phase is Phase.BAKE else 0.0
 
     @property
     def min_samples(self) -> int:
@@ -127,7 +165,7 @@ class Release:
 
     def split(self) -> Split:
         """Return what workers are to route by. Without an exposed candidate there is one arm: the baseline."""
-        exposed = self.phase in EXPOSED
+        exposed = self.exposed
         shadow = self.plan.shadow if self.phase in MIRRORED else None
         return Split(
             model=self.model,
@@ -157,6 +195,7 @@ class Release:
         """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError on anything else."""
         value = json.loads(text)
         others = {name: value.get(name) for name in ("previous", "control")}
+        ramp = value.get("ramp")
         return cls(
             **{
                 **value,
@@ -165,6 +204,7 @@ class Release:
                 "candidate": Endpoint.from_json(value["candidate"]),
                 **{name: None if one is None else Endpoint.from_json(one) for name, one in others.items()},
                 "phase": Phase(value["phase"]),
+                "ramp": None if ramp is None else Ramp(**ramp),
                 "shares": tuple(value["shares"]),
                 "breaches": tuple(value["breaches"]),
             }

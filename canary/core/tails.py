@@ -16,6 +16,7 @@ from typing import Any
 from canary.core.arms import Arm
 from canary.core.tally import GROWTH, TOP, Tally
 
+LEAST = 5  # buckets, 1.10: what a machine's noise of a minute does to a tail no shift of earlier blocks explains
 DECAY = 0.933  # a minute: half of the reference is from the last ten
 Z95 = 1.96
 _LOG_GROWTH = math.log(GROWTH)
@@ -185,7 +186,7 @@ class Memory:
         if threshold is None or not fresh:
             return self
         events, unexplained, wider = dict(self.events), dict(self.unexplained), margin_buckets(margin)
-        limit, least = threshold + wider, threshold + max(0, wider)  # an equal candidate fails no margin
+        limit, least = threshold + wider, threshold + max(LEAST, wider)
         for stage, (candidate, baseline) in fresh.items():
             k_b = above(baseline, threshold)
             _add(events, stage, above(candidate, _below_top(threshold, limit)), k_b)

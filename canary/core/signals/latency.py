@@ -20,12 +20,18 @@ class Lag:
     """A latency whose location is tested: its histogram, and how its blocks close.
 
     `grace_s` is how long a block's reports may still come, `part` the location's part of the weight of the guardrail
-    that tests it; the others only need to know of the latency as a whole what explains their tails.
+    that tests it; the others only need to know of the latency as a whole what explains their tails. The whole fails
+    beyond the `power` of the quantile's margin.
     """
 
     histogram: str
     grace_s: float
     part: float
+    power: float = 1.0
+
+    def beyond(self, ratio: float) -> float:
+        """Return the ratio beyond which the whole fails, of the one for the quantile."""
+        return math.pow(margin_ratio(ratio), self.power)
 
 
 def read_tail(tail: Tail, sight: Sight) -> Reading:
@@ -74,7 +80,7 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
         return reading
     if course.whole is None:
         return reading if course.most == 0 else replace(reading, passing=min(0.0, reading.passing))
-    margin = margin_ratio(sight.margin)
+    margin = lag.beyond(sight.margin)
     theta = course.effect
     slower = theta > math.log(margin) * (1 + 1e-9)
     as_whole = math.log(lag.part) + course.log_e(sight.planned_stages)
@@ -88,7 +94,7 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
         worse=reading.worse or theta > 0,
         beyond=bool(beyond),
         fail=bounds.log_sum(beyond or [as_whole, at_tail]),
-        passing=reading.passing if course.most == 0 else min(reading.passing, _within(course, margin, sight)),
+        passing=reading.passing if course.most == 0 else min(reading.passing, _within(course, sight)),
     )
 
 
@@ -96,12 +102,12 @@ _OUTSIDE = ", noisier than assumed"
 _NOISY = "one arm's machines are noisier than assumed: more replicas, or analysis.own_noise"
 
 
-def _within(course: Course, margin: float, sight: Sight) -> float:
+def _within(course: Course, sight: Sight) -> float:
     """Return the evidence that the whole is within the margin; of the present stage alone if others were not alike."""
     alike = all(view.matched(sight.max_load_ratio) for view in sight.random)
     if not alike and course.taken[1] != sight.random[-1].stage:
         return 0.0  # no block of the present stage has closed yet
-    return course.log_e_within(math.log(margin), present=not alike)
+    return course.log_e_within(math.log(margin_ratio(sight.margin)), present=not alike)
 
 
 def _unlike(view: StageView, sight: Sight) -> str:
