@@ -93,7 +93,8 @@ class Tails:
         ready = known & (self._totals / self._weight >= tail.needed)
         limits = np.empty((len(at), 2), np.int64)
         limits[:, BASELINE] = at
-        limits[:, CANDIDATE] = np.where(at < TOP, np.minimum(at + max(LEAST, margin_buckets(margin)) + shift, TOP - 1), TOP)
+        wider = max(LEAST, margin_buckets(margin))
+        limits[:, CANDIDATE] = np.where(at < TOP, np.minimum(at + wider + shift, TOP - 1), TOP)
         limits[~ready] = _NEVER
         return limits.reshape(-1)
 
