@@ -13,6 +13,7 @@ from canary.trials import Summary
 
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#7d7d7d")
 FLOOR, LINE = 280, 20  # where the share is zero; the height of a line of the legend
+LEGEND = FLOOR + 64
 
 
 def rolled_back(summed: Sequence[Summary]) -> str:
@@ -35,13 +36,14 @@ def rolled_back(summed: Sequence[Summary]) -> str:
             *((x(n), y(part)) for n, part in _shares(one)),
             (x(most), y(one.rolled_back / one.runs)),
         ]
-        colour = COLOURS[number % len(COLOURS)]
-        lines.append(_line(steps(corners), colour, one.scenario.name))
-        legend.append(_legend(FLOOR + 44 + LINE * number, colour, one))
+        stroke = _stroke(number)
+        lines.append(_line(steps(corners), stroke, one.scenario.name))
+        legend.append(_legend(LEGEND + LINE * number, stroke, one))
     title = "Share of runs rolled back over the candidate's requests"
-    height = FLOOR + 50 + LINE * len(summed)
+    height = LEGEND + 6 + LINE * len(summed)
     paper = f'<rect width="{WIDTH}" height="{height}" fill="var(--card)"/>'
-    inner = frame(height, title, paper + grid + ticks + "".join(lines) + "".join(legend))
+    axis = f'<text class="name" x="{LEFT}" y="{FLOOR + 38}">{title}</text>'
+    inner = frame(height, title, paper + grid + ticks + axis + "".join(lines) + "".join(legend))
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
     return f"{opening}<style>{STYLE}</style>{inner}</svg>\n"
 
@@ -52,11 +54,17 @@ def _shares(one: Summary) -> Iterator[tuple[int, float]]:
         yield requests, count / one.runs
 
 
-def _line(path: str, colour: str, name: str) -> str:
-    return f'<path class="line" d="{path}" style="stroke:{colour}"><title>{escape(name)}</title></path>'
+def _stroke(number: int) -> str:
+    """Return a line's own style: a colour, and dashes once the colours come again."""
+    again, colour = divmod(number, len(COLOURS))
+    return f"stroke:{COLOURS[colour]}" + (f";stroke-dasharray:{9 // again} 3" if again else "")
 
 
-def _legend(y: float, colour: str, one: Summary) -> str:
+def _line(path: str, stroke: str, name: str) -> str:
+    return f'<path class="line" d="{path}" style="{stroke}"><title>{escape(name)}</title></path>'
+
+
+def _legend(y: float, stroke: str, one: Summary) -> str:
     text = f"{one.scenario.name}: {one.rolled_back} of {one.runs}"
-    stroke = f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"/>'
-    return f'{stroke}<text class="name" x="{LEFT + 34}" y="{y}">{escape(text)}</text>'
+    sample = f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{y - 4}" y2="{y - 4}" style="{stroke};stroke-width:3"/>'
+    return f'{sample}<text class="name" x="{LEFT + 34}" y="{y}">{escape(text)}</text>'

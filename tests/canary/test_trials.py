@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from canary import spec, trials, trials_plot
+from canary import spec, trials
 from canary.core.finding import OnBreach
 from canary.core.policy import Guard, Policy
 from canary.recording import read
@@ -193,12 +193,3 @@ def test_the_runs_that_are_needed_suffice():
     """And one fewer does not."""
     needed = trials.runs_needed(0.01)
     assert told(0, needed).high <= 0.01 < told(0, needed - 1).high
-
-
-def test_the_plot_stands_alone():
-    """A line and a name a scenario; names are escaped."""
-    drawn = trials_plot.rolled_back([told(3, 9), trials.summary(Scenario(2, "a<b"), [Told(9, 40)])])
-    assert drawn.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
-    assert drawn.count('class="line"') == 2
-    assert "equal: 3 of 9" in drawn
-    assert "a&lt;b: 0 of 1" in drawn
