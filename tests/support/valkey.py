@@ -25,8 +25,9 @@ _STARTED = 10.0  # seconds
 class Valkey:
     """One Valkey server in a folder of its own, on a unix socket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fsync: str = "always") -> None:
         self.folder = folder
+        self.fsync = fsync
         self.socket = folder / "valkey.sock"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -43,7 +44,7 @@ class Valkey:
             "dir": str(self.folder),
             "save": "",
             "appendonly": "yes",
-            "appendfsync": "always",
+            "appendfsync": self.fsync,
             "loglevel": "warning",
         }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
@@ -78,10 +79,10 @@ class Valkey:
         raise RuntimeError(f"valkey did not start: {(self.folder / 'valkey.log').read_text()}")
 
 
-def _running() -> Iterator[Valkey]:
+def running(fsync: str = "always") -> Iterator[Valkey]:
     """Run a server; its folder has a short path, because a socket's name is at most 107 bytes."""
     folder = Path(tempfile.mkdtemp(prefix="lv-"))
-    server = Valkey(folder)
+    server = Valkey(folder, fsync)
     try:
         server.start()
         yield server
@@ -93,13 +94,13 @@ def _running() -> Iterator[Valkey]:
 @pytest.fixture(scope="session")
 def valkey_session() -> Iterator[Valkey]:
     """One server for all tests of the session (of the worker, under xdist)."""
-    yield from _running()
+    yield from running()
 
 
 @pytest.fixture
 def valkey() -> Iterator[Valkey]:
     """A server of the test's own: it may kill it."""
-    yield from _running()
+    yield from running()
 
 
 @pytest.fixture
