@@ -25,6 +25,7 @@ from canary.store import Store, StoreError
 
 Name = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Kind = Annotated[str, PathParam(pattern=r"^(load|eval)$")]
+StreamId = Annotated[str, Query(pattern=r"^([0-9]{1,20}-[0-9]{1,20})?$")]
 KeyId = Annotated[str, PathParam(pattern=r"^key_[0-9a-f]{1,64}$")]
 Digest = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9:._+-]{1,200}$")]
 _LARGEST = 1 << 20  # bytes of a body
@@ -139,6 +140,10 @@ def _reading(store: Store, clock: Callable[[], float]) -> APIRouter:
     @router.get("/audit")
     async def audit(model: str | None = None, count: Annotated[int, Query(ge=1, le=10_000)] = 100) -> dict[str, Any]:
         return {"entries": await store.audit(model, count)}
+
+    @router.get("/audit/chain")
+    async def chain(after: StreamId = "") -> dict[str, Any]:
+        return await store.audit_log().chain(after)
 
     return router
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from redis.asyncio import Redis
 
 from canary import keys
@@ -23,6 +26,11 @@ class AuditLog:
         text = await bounded(self._redis.get(keys.AUDIT_HEAD), self._url)
         seq, _, chain = (text or "").partition(" ")
         return Link(int(seq), chain) if seq.isascii() and seq.isdigit() else None
+
+    async def chain(self, after: str = "") -> dict[str, Any]:
+        """Return a page of entries and the head, as JSON values; the head first, so that no entry below it is amiss."""
+        head = await self.head()
+        return {"entries": await self.page(after), "head": None if head is None else asdict(head)}
 
     async def page(self, after: str = "", count: int = PAGE) -> list[dict[str, str]]:
         """Return up to `count` entries after the stream id `after`, oldest first, each with its id."""

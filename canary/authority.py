@@ -37,6 +37,7 @@ ROLES: Mapping[tuple[str, str], Role] = {
     ("POST", "/admin/v1/models/{model}/commands"): Role.ADMIN,
     ("POST", "/admin/v1/releases"): Role.ADMIN,
     ("GET", "/admin/v1/audit"): Role.ADMIN,
+    ("GET", "/admin/v1/audit/chain"): Role.ADMIN,
     ("GET", "/admin/v1/keys"): Role.ADMIN,
     ("POST", "/admin/v1/keys"): Role.ADMIN,
     ("DELETE", "/admin/v1/keys/{key_id}"): Role.ADMIN,

@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -44,10 +44,18 @@ VERBS = {
     "unfreeze": "canary.verbs.change:unfreeze",
     "keys": "canary.verbs.keys:keys",
     "history": "canary.verbs.look:history",
-    "audit": "canary.verbs.look:audit",
+    "audit": "canary.verbs.audit:audit",
     "eval": "canary.verbs.gates:evaluate",
     "report": "canary.verbs.gates:report",
 }
+
+PANELS = {
+    "Before a release": ("lint", "plan", "simulate"),
+    "A release": ("start", "loadtest", "eval", "promote", "retry", "report"),
+    "Look": ("status", "watch", "explain", "history", "audit"),
+    "Step in": ("pause", "resume", "set-weight", "freeze", "unfreeze", "abort", "rollback"),
+}
+OTHERS = "Around it"
 
 
 def verbs() -> dict[str, str]:
@@ -69,6 +77,7 @@ def command(name: str, where: str) -> Any:
     app._add_completion = False  # noqa: SLF001 - completion belongs to `linnet` itself
     loaded = typer.main.get_command(app)
     loaded.name = name
+    loaded.rich_help_panel = next((panel for panel, names in PANELS.items() if name in names), OTHERS)
     return loaded
 
 
@@ -86,8 +95,9 @@ class Verbs(TyperGroup):
     """The group whose commands are loaded by name."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the group's
-        """Return the names without loading anything."""
-        return list(verbs())
+        """Return the names without loading anything, in the order in which the help shows them."""
+        shown = [name for names in PANELS.values() for name in names]
+        return sorted(verbs(), key=lambda name: shown.index(name) if name in shown else len(shown))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """Load the verb; None if there is none of that name."""
@@ -121,8 +131,19 @@ class Verbs(TyperGroup):
 app = typer.Typer(name="linnet", cls=Verbs, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"linnet {version('linnet')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+]
+
+
 @app.callback()
-def linnet() -> None:
+def linnet(*, _version: Version = False) -> None:
     """Release a language model as safely as you release code: shadow, canary, guardrails, rollback."""
 
 

@@ -50,6 +50,9 @@ class Client(Protocol):
     def audit(self, model: str | None, count: int) -> list[JSON]:
         """Return the last entries of the audit, oldest first."""
 
+    def audit_chain(self, after: str) -> JSON:
+        """Return a page of `entries` after a stream id ("" from the start), and the audit's `head` ({seq, chain})."""
+
     def material(self, model: str) -> JSON:
         """Return the raw material of the comparison report."""
 
@@ -131,6 +134,10 @@ class Http:
         answer = self._ask("GET", f"/admin/v1/audit?{query}")
         entries: list[JSON] = answer["entries"] if isinstance(answer, dict) else answer
         return entries
+
+    def audit_chain(self, after: str) -> JSON:
+        """See Client."""
+        return self._object("GET", f"/admin/v1/audit/chain?{urlencode({'after': after})}")
 
     def material(self, model: str) -> JSON:
         """See Client."""

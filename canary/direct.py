@@ -45,6 +45,10 @@ class Direct:
         """See Client."""
         return [dict(entry) for entry in self._run(lambda store: store.audit(model, count))]
 
+    def audit_chain(self, after: str) -> JSON:
+        """See Client."""
+        return self._run(lambda store: store.audit_log().chain(after))
+
     def material(self, model: str) -> JSON:
         """See Client."""
         return self._run(lambda store: states.material(store, model, time.time()))

@@ -1,4 +1,4 @@
-"""What the audit tells: the moments of a release, and its attempts with their ends. Pure."""
+"""What the audit tells: its entries, and the attempts of a release with their ends. Pure."""
 
 from __future__ import annotations
 
@@ -62,3 +62,31 @@ def table(rows: Sequence[Attempt]) -> Table:
         words = (row.release, str(row.attempt), started, lasted, row.result or "under way", row.reason)
         drawn.add_row(*map(escape, words))
     return drawn
+
+
+def entries(rows: Sequence[Entry]) -> Table:
+    """Draw audit entries: number, when, which model, who, what and where it led, why."""
+    drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("seq", "when (UTC)", "model", "who", "what", "gen"):
+        drawn.add_column(name, no_wrap=True)
+    drawn.add_column("why", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(escape(word) for word in _row(row)))
+    return drawn
+
+
+def _row(row: Entry) -> tuple[str, ...]:
+    plain = (str(row.get(name) or "") for name in ("seq", "model", "who", "generation", "why"))
+    seq, model, who, generation, why = plain
+    return seq, figures.moment(real(row.get("unix_ms")), "%m-%d %H:%M:%S"), model, who, _way(row), generation, why
+
+
+def _way(row: Entry) -> str:
+    """Name the change with the place before and after it, once if it stayed."""
+    what, before, after = str(row.get("what") or ""), place(row.get("before")), place(row.get("after"))
+    if not after.phase:
+        return what
+    led = f"{after.phase} {figures.percent(after.percent)}"
+    if before.phase and before != after:
+        led = f"{before.phase} {figures.percent(before.percent)} → {led}"
+    return f"{what}: {led}"

@@ -1,25 +1,27 @@
-"""The verbs that only look: status, watch, explain, history, audit."""
+"""The verbs that only look: status, watch, explain, history."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 from rich.live import Live
+from rich.text import Text
 
 from canary import explain as reasons
 from canary import history as past
 from canary import options, render
 from canary.client import Client, connect, only_model
+from canary.completion import ORDER, PHASES, phases
 from canary.errors import Refused, TimedOut, Unreachable, Usage
 from canary.options import DEFAULT_URL
 
-ORDER = ("draft", "preflight", "shadow", "canary", "bake", "promoted")
-PHASES = (*ORDER, "rolled_back", "aborted", "superseded")
 FAILED_ENDS = {"rolled_back", "aborted", "superseded"}
 POLL_S = 0.5
+AWAY_S = 60.0  # a control plane that is silent for longer is not restarting
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many of the latest entries.")]
 
@@ -27,7 +29,8 @@ Count = Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="Ho
 def status(
     *,
     wait: Annotated[
-        str | None, typer.Option("--wait", metavar="PHASE", help="Wait until the release is there.")
+        str | None,
+        typer.Option("--wait", metavar="PHASE", help="Wait until the release is there.", autocompletion=phases),
     ] = None,
     timeout: Annotated[str, typer.Option("--timeout", help="How long to wait: 20s, 5m, 2h.")] = "1h",
     model: options.Model = None,
@@ -110,26 +113,41 @@ def watch(
         raise Refused(f"{name}: {state.get('phase')}: {state.get('reason') or 'no reason given'}")
 
 
+def _followed(client: Client, name: str, pause: float) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the status until the release ends, each with what keeps it from being fresh ('' while nothing does).
+
+    A control plane that goes away (a restart) is waited for; one that stays away raises Unreachable.
+    """
+    state, heard = client.status(name), time.monotonic()
+    yield state, ""
+    while state.get("phase") not in render.ENDS:
+        time.sleep(pause)
+        try:
+            state, heard = client.status(name), time.monotonic()
+            yield state, ""
+        except Unreachable as error:
+            if time.monotonic() - heard > AWAY_S:
+                raise
+            yield state, f"waiting for an answer: {error}"
+
+
 def _live(client: Client, name: str, pause: float, screen: Any) -> dict[str, Any]:
-    state = client.status(name)
-    with Live(render.status(state), console=screen, refresh_per_second=4) as live:
-        while state.get("phase") not in render.ENDS:
-            time.sleep(pause)
-            state = client.status(name)
-            live.update(render.status(state))
+    with Live(console=screen, refresh_per_second=4) as live:
+        for state, trouble in _followed(client, name, pause):
+            face = render.status(state)
+            live.update(Group(face, Text(trouble, "yellow")) if trouble else face)
     return state
 
 
 def _lines(client: Client, name: str, pause: float, *, as_json: bool) -> dict[str, Any]:
-    shown: object = None
-    while True:
-        state = client.status(name)
+    shown, troubled = None, ""
+    for state, trouble in _followed(client, name, pause):
+        if trouble and not troubled:
+            typer.echo(f"linnet: {trouble}", err=True)
         if (now := render.milestone(state)) != shown:
             typer.echo(options.json_line(state) if as_json else render.line(state))
-            shown = now
-        if state.get("phase") in render.ENDS:
-            return state
-        time.sleep(pause)
+        shown, troubled = now, trouble
+    return state
 
 
 def explain(
@@ -146,22 +164,6 @@ def explain(
         options.print_json(reasons.to_json(state))
         return
     render.console().print(reasons.draw(state))
-
-
-def audit(
-    *,
-    count: Count = 50,
-    model: options.Model = None,
-    url: options.Url = DEFAULT_URL,
-    store: options.Store = None,
-    as_json: options.Json = False,
-) -> None:
-    """List who changed what, and why; all models unless one is named."""
-    rows = connect(url, store).audit(model, count)
-    if as_json:
-        options.print_json(rows)
-        return
-    render.console().print(render.entries(rows) if rows else "The audit is empty.")
 
 
 def history(
