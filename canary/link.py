@@ -8,13 +8,14 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 T = TypeVar("T")
+_MOST = 32  # connections of one process; who comes when all are busy waits for one
 BOUND = 1.0  # seconds; a call to the store never takes longer
 
 
@@ -30,14 +31,17 @@ def open_redis(url: str) -> Redis:
     Nothing is retried in here: a script that was applied before its answer was lost must not run twice unseen.
     """
     try:
-        return Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=_MOST,
+            timeout=BOUND,
             decode_responses=True,
             socket_timeout=BOUND,
             socket_connect_timeout=BOUND / 2,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
+        return Redis.from_pool(pool)
     except ValueError as error:
         raise StoreError(f"{where(url)}: not a store URL ({error}); write redis://HOST:PORT/0") from None
 
