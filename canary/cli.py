@@ -75,7 +75,7 @@ def command(name: str, where: str) -> Any:
         app = typer.Typer(add_completion=False)
         app.command(name)(found)
     app._add_completion = False  # noqa: SLF001 - completion belongs to `linnet` itself
-    loaded = typer.main.get_command(app)
+    loaded: Any = typer.main.get_command(app)
     loaded.name = name
     loaded.rich_help_panel = next((panel for panel, names in PANELS.items() if name in names), OTHERS)
     return loaded

@@ -11,13 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
+from canary import completion
 from canary.errors import Usage
 
 DEFAULT_URL = "http://127.0.0.1:8081"
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", envvar="LINNET_MODEL", help="The model's public name; default: the only one."),
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="LINNET_MODEL",
+        help="The model's public name; default: the only one.",
+        autocompletion=completion.models,
+    ),
 ]
 Url = Annotated[str, typer.Option("--url", envvar="LINNET_CONTROL_URL", help="The control plane.")]
 Store = Annotated[
@@ -44,13 +51,18 @@ def duration(text: str, option: str) -> float:
     return float(match["number"]) * UNITS[match["unit"]]
 
 
-def require_reason(reason: str | None, verb: str) -> str:
-    """Return the reason; ask for one on a terminal, raise Usage elsewhere: every change of a release has a why."""
+def require_reason(reason: str | None, verb: str, what: str = "") -> str:
+    """Return the reason; ask for one on a terminal, raise Usage elsewhere: every change of a release has a why.
+
+    The question says `what` will happen and can be left: it is the confirmation, and who gives a reason is not asked.
+    """
     if reason and reason.strip():
         return reason.strip()
     if not sys.stdin.isatty():
         raise Usage(f"{verb}: no reason given, and no terminal to ask on; add --reason TEXT")
-    asked: str = typer.prompt("reason", err=True)
+    if what:
+        typer.echo(f"{verb}: {what}", err=True)
+    asked: str = typer.prompt("reason (Ctrl-C changes nothing)", err=True)
     return require_reason(asked, verb)
 
 

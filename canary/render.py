@@ -5,7 +5,7 @@ Pure: JSON in, Rich renderables out. Rich drops the colours when standard output
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,14 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from canary import figures, words
+from canary.fitting import Fitting, plain
 from canary.place import Place, place
 
 JSON = Mapping[str, Any]
 VERDICT_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "unknown": "magenta"}
+WORST = ("fail", "unknown", "inconclusive", "pass")
 PHASE_STYLE = {"promoted": "bold green", "rolled_back": "bold red", "aborted": "bold yellow"}
 ENDS = ("promoted", "rolled_back", "aborted", "superseded")
 EVENTS = 6
+WHY_WIDTH = 36  # columns that a reason needs at least
 PLAIN_WIDTH = 120  # columns when standard output is not a terminal
+COUNTED = frozenset({"time", "samples", "pairs"})  # obstacles whose numbers stand under "to go"
 
 
 def console() -> Console:
@@ -81,6 +85,8 @@ def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
     if togo := to_go(state):
         yield "to go", escape(togo)
     yield "spend", _spend(state)
+    if (took := state.get("rehearsal_ms")) is not None:
+        yield "rehearsal", f"the way back was tried before anybody was exposed: {figures.milliseconds(took)}"
     for name, said in (
         ("reference", words.references(state.get("reference"))),
         ("load", words.load(state.get("load"))),
@@ -89,7 +95,7 @@ def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
             yield name, said
     for name, why in overlays(state.get("overlays")):
         yield f"[yellow]{name}[/]", escape(why)
-    if ahead := waiting(state):
+    if (ahead := waiting(state)) and not (togo and state.get("obstacle") in COUNTED):
         yield "waiting", escape(ahead)
     if state.get("reason"):
         yield "reason", escape(str(state["reason"]))
@@ -134,9 +140,13 @@ def to_go(state: JSON) -> str:
 
 
 def _spend(state: JSON) -> str:
-    spent, budget = state.get("spend_usd"), state.get("budget_usd")
+    spent, budget, stop = (state.get(key) for key in ("spend_usd", "budget_usd", "stop_loss_usd"))
     part = spent / budget if isinstance(spent, int | float) and budget else None
-    return f"{bar(part)} {figures.usd(spent)} of {figures.usd(budget)}"
+    said = f"{bar(part)} {figures.usd(spent)} of {figures.usd(budget)}"
+    said += "" if stop is None else f", ends at {figures.usd(stop)}"
+    paid = [f"{name.replace('_', ' ')} {figures.usd(one)}" for name, one in (state.get("spend") or {}).items() if one]
+    said += f" ({', '.join(paid)})" if len(paid) > 1 else ""
+    return said if (part or 0) <= 1 else f"[yellow]{said}[/]"
 
 
 def overlays(value: Any) -> list[tuple[str, str]]:
@@ -146,46 +156,64 @@ def overlays(value: Any) -> list[tuple[str, str]]:
     return [(name, "" if why is True else str(why)) for name, why in value.items() if why]
 
 
-def _guards(findings: Sequence[JSON]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("guardrail", "towards a breach", "verdict", "estimate", "95 % interval", "margin"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("n", justify="right")
+def _styled(finding: JSON, text: str) -> str:
+    return f"[{VERDICT_STYLE.get(str(finding.get('verdict')), 'magenta')}]{text}[/]"
+
+
+def _evidence(finding: JSON) -> str:
+    """Draw the one bar that can grow: towards a pass while the estimate is allowed, else towards a fail."""
+    passing, failing = figures.passing(finding), figures.progress(finding)
+    to, part = ("fail", failing) if failing or passing is None else ("pass", passing)
+    if finding.get("verdict") == "unknown":
+        to, part = "    ", None
+    share = figures.MISSING if part is None else f"{100 * part:.0f} %"
+    return f"{to} {_styled(finding, bar(part, 10))} {share:>5}"
+
+
+GUARD_COLUMNS: Mapping[str, Callable[[JSON], str]] = {
+    "guardrail": lambda one: escape(figures.guard_name(one)),
+    "verdict": lambda one: _styled(one, str(one.get("verdict") or "unknown")),
+    "evidence": _evidence,
+    "estimate": lambda one: figures.guard_figure(one, "estimate"),
+    "margin": lambda one: figures.guard_figure(one, "margin"),
+    "95 % interval": figures.guard_interval,
+    "n": lambda one: figures.number(one.get("n")),
+}
+SPARED = ((), ("95 % interval",), ("95 % interval", "n"), ("95 % interval", "n", "margin", "estimate"))
+
+
+def _guards(findings: Sequence[JSON]) -> RenderableType:
+    """Draw a bar for each guardrail; a narrow terminal spares the figures that `explain` tells too."""
+    return Fitting(*(_guard_table(findings, spared) for spared in SPARED))
+
+
+def _guard_table(findings: Sequence[JSON], spared: Sequence[str]) -> Table:
+    shown = {name: write for name, write in GUARD_COLUMNS.items() if name not in spared}
+    table = plain(*shown)
+    table.columns[-1].justify = "right" if "n" in shown else "left"
     for finding in findings:
-        table.add_row(*_guard(finding))
+        table.add_row(*(write(finding) for write in shown.values()))
     return table
 
 
-def _guard(finding: JSON) -> tuple[str, ...]:
-    verdict, part = str(finding.get("verdict") or "unknown"), figures.progress(finding)
-    style = VERDICT_STYLE.get(verdict, "magenta")
-    return (
-        escape(figures.guard_name(finding)),
-        f"[{style}]{bar(part, 10)}[/] {figures.share(part):>6}",
-        f"[{style}]{verdict}[/]",
-        figures.guard_figure(finding, "estimate"),
-        figures.guard_interval(finding),
-        figures.guard_figure(finding, "margin"),
-        figures.number(finding.get("n")),
-    )
-
-
-def _events(timeline: Sequence[JSON]) -> Table:
+def _events(timeline: Sequence[JSON]) -> RenderableType:
     return entries(timeline[-EVENTS:], title="last events")
 
 
-def entries(rows: Iterable[JSON], title: str = "") -> Table:
+def entries(rows: Iterable[JSON], title: str = "when (UTC)") -> RenderableType:
     """Draw audit entries: when, who, what, the phase and share after it, why."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", title_justify="left")
-    for name in (title or "when (UTC)", "who", "what", "gen"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(word) for word in _entry(row)))
-    return table
+    told = [_entry(row) for row in rows]
+    wide, narrow = (
+        plain(title, "who", "what", "gen", "why", last=WHY_WIDTH),
+        plain(title, "what", "why", last=WHY_WIDTH),
+    )
+    for when, who, what, generation, why in told:
+        wide.add_row(*map(escape, (when, who, what, generation, why)))
+        narrow.add_row(*map(escape, (when, what, why if who == "controller" else f"{who}: {why}")))
+    return Fitting(wide, narrow)
 
 
-def _entry(row: JSON) -> tuple[str, ...]:
+def _entry(row: JSON) -> tuple[str, str, str, str, str]:
     at, what = row.get("unix_ms"), row.get("what") or row.get("verb") or ""
     when = figures.moment(None if at is None else float(at), "%m-%d %H:%M:%S")
     who = str(row.get("who") or row.get("actor") or "")
@@ -209,17 +237,24 @@ def milestone(state: JSON) -> object:
 def line(state: JSON) -> str:
     """Say the status in one plain line, for pipes and logs."""
     desired, actual = (_candidate(state.get(kind)) for kind in ("desired", "actual"))
-    found = ", ".join(f"{figures.guard_name(one)} {one.get('verdict')}" for one in state.get("guardrails") or ())
     held = ", ".join(f"{name}: {why}" if why else name for name, why in overlays(state.get("overlays")))
     words = (
         f"{state.get('model')} {state.get('release') or '-'} {state.get('phase') or '-'}",
         f"generation {state.get('generation')}",
         f"candidate {figures.share(desired)} desired {figures.share(actual)} actual",
-        found,
+        _verdicts(state.get("guardrails") or ()),
         held,
         str(state.get("reason") or ""),
     )
     return " | ".join(" ".join(word.split()) for word in words if word)
+
+
+def _verdicts(findings: Sequence[JSON]) -> str:
+    """Name the guardrails by verdict, the worst first."""
+    named = {
+        verdict: [figures.guard_name(one) for one in findings if one.get("verdict") == verdict] for verdict in WORST
+    }
+    return ", ".join(f"{verdict}: {' '.join(names)}" for verdict, names in named.items() if names)
 
 
 def evaluation(report: JSON) -> RenderableType:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from canary.spec import Spec
 
 
-def _order(verb: str, reason: str | None, if_generation: int | None, args: Mapping[str, Any] | None = None) -> Order:
-    why = options.require_reason(reason, verb)
+def _order(
+    verb: str, reason: str | None, if_generation: int | None, args: Mapping[str, Any] | None = None, *, what: str = ""
+) -> Order:
+    why = options.require_reason(reason, verb, what)
     return Order(verb, options.actor(), why, uuid4().hex, if_generation, args)
 
 
@@ -32,7 +34,7 @@ def _tell(state: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         options.print_json(state)
     else:
-        render.console().print(render.line(state), markup=False)
+        typer.echo(render.line(state))
 
 
 def _plain(verb: str, words: str) -> Callable[..., None]:
@@ -47,7 +49,7 @@ def _plain(verb: str, words: str) -> Callable[..., None]:
         store: Store = None,
         as_json: Json = False,
     ) -> None:
-        _carry_out(connect(url, store), model, _order(verb, reason, if_generation), as_json=as_json)
+        _carry_out(connect(url, store), model, _order(verb, reason, if_generation, what=words), as_json=as_json)
 
     run.__doc__, run.__name__ = words, verb
     return run
@@ -97,7 +99,9 @@ def set_weight(
     as_json: Json = False,
 ) -> None:
     """Set the candidate's share by hand; this pauses automation."""
-    order = _order("set-weight", reason, if_generation, {"percent": weight(percent)})
+    share = weight(percent)
+    what = f"The candidate's share goes to {share:g} %, and automation is paused until `linnet resume`."
+    order = _order("set-weight", reason, if_generation, {"percent": share}, what=what)
     _carry_out(connect(url, store), model, order, as_json=as_json)
 
 

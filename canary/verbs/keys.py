@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from canary import figures, options, render
+from canary import completion, figures, options, render
 from canary.client import connect
 from canary.options import DEFAULT_URL
 
@@ -60,7 +60,12 @@ def list_(*, url: options.Url = DEFAULT_URL, store: options.Store = None, as_jso
 
 @keys.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `linnet keys list` shows it.")],
+    key_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="The key's id, as `linnet keys list` shows it.", autocompletion=completion.keys
+        ),
+    ],
     *,
     reason: options.Reason = None,
     url: options.Url = DEFAULT_URL,

@@ -197,7 +197,12 @@ def test_every_verb_explains_itself_and_its_options(verb, command):
         assert "--reason" in options
 
 
-def test_the_shell_completes_verbs():
-    """Completion comes with the command."""
-    done = linnet(_LINNET_COMPLETE="complete_bash", COMP_WORDS="linnet roll", COMP_CWORD="1")
-    assert done.stdout.split() == ["rollback"]
+def test_the_version_is_one_word_after_the_name(capsys):
+    """For reports of faults."""
+    code, out, _ = run(capsys, "--version")
+    assert (code, out.split()[0], out.count(".")) == (0, "linnet", 2)
+
+
+def test_every_verb_of_a_panel_exists_and_the_help_orders_by_them():
+    """A verb that was renamed does not fall out of the help."""
+    assert {name for names in cli.PANELS.values() for name in names} <= set(cli.verbs())

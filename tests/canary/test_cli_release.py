@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from canary import cli
+from canary.errors import Unreachable
+from canary.verbs import look
 from canary.verbs.look import reached
 from tests.canary.specs import changed
 from tests.canary.test_cli import linnet
@@ -257,3 +259,43 @@ def test_watching_on_a_terminal_is_live_and_in_colour(run, started):
     os.close(ours)
     assert "\x1b[1;31mrolled_back" in shown
     assert "rolled_back: bad" in shown
+
+
+def test_watching_survives_a_restart_of_the_control_plane(monkeypatch, capsys):
+    """One line says that nobody answers; the watch goes on where it was."""
+    answers = iter([{"phase": "canary"}, Unreachable("gone"), Unreachable("gone"), {"phase": "promoted"}])
+
+    class Flapping:
+        def status(self, _model):
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    state = look._lines(Flapping(), "m", 0.0, as_json=False)
+    out, err = capsys.readouterr()
+    assert (state["phase"], len(out.splitlines()), err.count("\n")) == ("promoted", 2, 1)
+    assert "waiting for an answer: gone" in err
+
+
+def test_a_terminal_is_asked_for_the_reason_and_told_what_will_happen(valkey_url, spec):
+    """The question is the confirmation; with --reason nobody is asked."""
+    ours, theirs = pty.openpty()
+    code = "from canary.cli import main; main()"
+    words = ["rollback", "--store", valkey_url]
+    assert cli.run(["start", str(spec), "--reason", "x", "--store", valkey_url]) == 0
+    asked = subprocess.Popen([sys.executable, "-c", code, *words], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.write(ours, b"the bad one\n")
+    assert asked.wait(30) == 0
+    os.close(theirs)
+    said = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert "its share goes to 0 and its digest into quarantine" in said
+    assert "reason (Ctrl-C changes nothing): " in said
+    assert "rolled_back" in said
+
+
+def test_what_a_change_led_to_is_one_line_in_a_pipe(run, started):
+    """However long a reason is: nothing wraps it."""
+    code, out, _ = run("pause", "--reason", "word " * 60, *started)
+    assert (code, out.count("\n")) == (0, 1)

@@ -131,3 +131,34 @@ def test_dollars(value, words):
 def test_lengths_of_time(value, words):
     """The two largest units."""
     assert figures.seconds(value) == words
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_glance_shortens_no_figure(width):
+    """What does not fit is left out as a whole column; `explain` tells it."""
+    said = text(render.status(STATE), width)
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= width
+    assert ("95 % interval" in said) is (width > 80)
+
+
+def test_the_bar_goes_where_the_estimate_lies():
+    """Within the margin evidence counts towards a pass, beyond it towards a fail."""
+    one = {"name": "ttft_p95", "verdict": "inconclusive", "estimate": 1.0, "margin": 1.1}
+    both = {"evidence": 2.0, "threshold": 4.0, "passing": 0.75, "pass_threshold": 3.0}
+    assert "pass ██░░░░░░░░  25 %" in text(render.status({"guardrails": [{**one, **both}]}))
+    assert "fail █████░░░░░  50 %" in text(render.status({"guardrails": [{**one, **both, "estimate": 1.2}]}))
+
+
+def test_spend_shows_its_parts_and_where_it_ends():
+    """Budget, stop loss and what was paid for; the rehearsal of the way back once there was one."""
+    paid = {"before": 1.0, "engines": 2.0, "load_tests": 0.0}
+    said = text(render.status({**STATE, "spend": paid, "stop_loss_usd": 8.0, "rehearsal_ms": 212}))
+    assert "of $5.00, ends at $8.00 (before $1.00, engines $2.00)" in said
+    assert "212 ms" in said
+
+
+def test_what_stands_under_to_go_is_not_said_twice():
+    """Time and samples are counted once."""
+    assert "waiting  " not in text(render.status({**STATE, "obstacle": "samples"}))
+    assert "waiting  " in text(render.status({**STATE, "obstacle": "gate"}))
