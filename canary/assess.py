@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from canary.core.arms import Arm, Endpoint
-from canary.core.events import Evidence, Price
+from canary.core.events import NOBODY, Evidence, Heard, Price
 from canary.core.finding import Finding
 from canary.core.guardrails import StageEvidence
 from canary.core.state import Phase, Release
 from canary.core.tally import Tally, merged
+from canary.spending import runs_of, seconds, spend
 
 DOWN = frozenset({"ended", "failed", "stopped", "down", "dead"})  # states of an engine that cannot serve
+READY = "ready"  # registered by the stack once an engine has answered
 MENDS = {"load": "linnet loadtest SPEC", "eval": "linnet eval SPEC"}
+_ARMS = frozenset(arm.value for arm in Arm)
+_LEAST_S = 10.0  # of traffic; less says little of how much arrives
+Unmet = Sequence[str]
 Tallies = Mapping[tuple[int, str, str], Tally]
 Engines = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look read: sums, engines by name, gates' reports of the candidate's digest by kind.
+    """What a look read: sums, engines by name, gates' reports of the candidate's digest by kind, and the workers' word.
 
     `trouble` says why the sums could not be read, "" if they could; `old` are sums that nobody will ask for again.
     """
@@ -31,6 +36,8 @@ class Seen:
     tallies: Tallies = field(default_factory=dict)
     engines: Engines = field(default_factory=dict)
     reports: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    load_tests: Mapping[str, str] = field(default_factory=dict)
+    heard: Heard = NOBODY
     trouble: str = ""
     old: tuple[str, ...] = ()
 
@@ -44,8 +51,11 @@ def stages(release: Release, tallies: Tallies) -> list[StageEvidence]:
     return [StageEvidence(stage, release.shares[stage] / 100, found) for stage, found in sorted(grouped.items())]
 
 
-def evidence(release: Release, seen: Seen, findings: tuple[Finding, ...], now: float, frozen: str = "") -> Evidence:
+def evidence(
+    release: Release, seen: Seen, findings: tuple[Finding, ...], now: float, *, frozen: str = "", unmet: Unmet = ()
+) -> Evidence:
     """Return what the release machine decides on."""
+    load = seen.reports.get("load")
     return Evidence(
         samples=arm_tally(seen.tallies, Arm.CANDIDATE, release.stage).count("done"),
         pairs=pairs(seen.tallies),
@@ -53,8 +63,12 @@ def evidence(release: Release, seen: Seen, findings: tuple[Finding, ...], now: f
         missing=tuple(_missing(release, seen.reports)) if release.phase is Phase.PREFLIGHT else (),
         unready=(*((seen.trouble,) if seen.trouble else ()), *_unready(release, seen.engines)),
         frozen=frozen,
-        spend_usd=spend(release, seen.reports.get("load"), now),
-        prices=prices(seen.reports.get("load")),
+        spend_usd=spend(release, runs_of(load, seen.load_tests), now).total,
+        prices=prices(load),
+        heard=seen.heard,
+        rps=arriving(release, seen.tallies, now),
+        baseline_rps=served(load, Arm.BASELINE),
+        unmet=tuple(unmet),
     )
 
 
@@ -68,19 +82,33 @@ def pairs(tallies: Tallies) -> int:
     return sum(sum(tally.histogram("pair").values()) for tally in tallies.values())
 
 
-def spend(release: Release, load: Mapping[str, Any] | None, now: float) -> float:
-    """Return USD: spent before, the candidate's engine-hours since the start, and the load test's.
+def heard(workers: Iterable[str], acks: Mapping[str, tuple[int, int]]) -> Heard:
+    """Return what the live workers route by, from each one's (generation, Unix ms of its acknowledgement)."""
+    found = {worker: acks.get(worker, (-1, 0)) for worker in workers}
+    if not found:
+        return NOBODY
+    slowest = min(sorted(found), key=lambda worker: found[worker][0])
+    last = max(unix_ms for _, unix_ms in found.values())
+    return Heard(len(found), found[slowest][0], slowest, last)
 
-    A load test within the attempt costs the baseline's seconds only: the candidate's lie within its hours.
-    """
-    money = release.plan.money
-    hours = max(0.0, (release.ended or now) - release.started) / 3600
-    total = money.spent_before + hours * money.candidate_per_hour
-    if load is None:
-        return total
-    within = float(load.get("created_ms", 0)) >= release.started * 1000
-    arms = {"baseline": money.baseline_per_hour} | ({} if within else {"candidate": money.candidate_per_hour})
-    return total + sum(_seconds(load, arm) / 3600 * rate for arm, rate in arms.items())
+
+def arriving(release: Release, tallies: Tallies, now: float) -> float | None:
+    """Return requests a second since preflight began, None in other phases and in its first seconds."""
+    lasted = now - release.entered
+    if release.phase is not Phase.PREFLIGHT or lasted < _LEAST_S:
+        return None
+    return sum(tally.count("assigned") for (_, arm, _), tally in tallies.items() if arm in _ARMS) / lasted
+
+
+def served(load: Mapping[str, Any] | None, arm: Arm) -> float | None:
+    """Return the most good answers a second that an arm gave in its load test, on schedule or at capacity."""
+    found = (load or {}).get("arms", {}).get(arm.value) or {}
+    lasted = float(found.get("seconds") or 0.0)
+    rates = (
+        float(found.get("ok") or 0) / lasted if lasted else 0.0,
+        (found.get("capacity") or {}).get("requests_per_s"),
+    )
+    return max(float(rate or 0.0) for rate in rates) or None
 
 
 def prices(load: Mapping[str, Any] | None) -> dict[str, Price]:
@@ -94,7 +122,8 @@ def illegible(load: Mapping[str, Any]) -> str:
     """Say what of a load report cannot be read, "" if all can: what is in the store must never stop a look."""
     try:
         found = [*(amount for price in prices(load).values() for amount in price), float(load.get("created_ms", 0))]
-        found += [_seconds(load, arm) for arm in Arm] + [dollars for _, dollars in bills(load)]
+        found += [seconds(load, arm) for arm in Arm] + [dollars for _, dollars in bills(load)]
+        found += [served(load, arm) or 0.0 for arm in Arm]
         list(load.get("reasons", ()))
     except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
         return f"{type(error).__name__}: {error}"
@@ -146,11 +175,13 @@ def _missing(release: Release, reports: Mapping[str, Mapping[str, Any] | None]) 
         elif report.get("verdict") != "pass":
             why = ", ".join(str(reason) for reason in report.get("reasons", ())) or "no reason given"
             yield f"the {kind} report of candidate {short} says {report.get('verdict')} ({why}): `{MENDS[kind]}` again"
+        elif report.get("digest", release.candidate.digest) != release.candidate.digest:
+            yield f"the {kind} report of candidate {short} is of another digest: `{MENDS[kind]}` again"
         elif what := _MISMATCHES[kind](release, report):
             yield f"the {kind} report of candidate {short} {what}: `{MENDS[kind]}` again"
 
 
-def _other_eval(release: Release, report: Mapping[str, Any]) -> str:
+def other_eval(release: Release, report: Mapping[str, Any]) -> str:
     """Say why an evaluation does not compare this release's arms, "" if it does."""
     known = report.get("baseline_digest", release.baseline.digest)
     return "" if known == release.baseline.digest else "is against another baseline than this release's"
@@ -167,7 +198,7 @@ def _other_load(release: Release, load: Mapping[str, Any]) -> str:
     return ""
 
 
-_MISMATCHES = {"load": _other_load, "eval": _other_eval}
+_MISMATCHES = {"load": _other_load, "eval": other_eval}
 
 
 def _unready(release: Release, engines: Engines) -> Iterator[str]:
@@ -175,15 +206,14 @@ def _unready(release: Release, engines: Engines) -> Iterator[str]:
     for arm, endpoint in arms:
         engine = None if endpoint is None else engines.get(endpoint.engine)
         if endpoint is not None and engine is not None:
-            yield from _trouble(arm, endpoint, engine)
+            yield from _trouble(arm, endpoint, engine, warm=release.phase is Phase.PREFLIGHT)
 
 
-def _trouble(arm: str, endpoint: Endpoint, engine: Mapping[str, Any]) -> Iterator[str]:
+def _trouble(arm: str, endpoint: Endpoint, engine: Mapping[str, Any], *, warm: bool) -> Iterator[str]:
+    """Nobody is sent to an engine that is down, nor for the first time to one that is not warm yet."""
     if engine.get("state") in DOWN:
         yield f"the {arm}'s engine {endpoint.engine} is {engine['state']}: start it (linnet up)"
     elif engine.get("digest") and endpoint.digest and engine["digest"] != endpoint.digest:
         yield f"the {arm}'s engine {endpoint.engine} serves another digest now: abort, and start a new release"
-
-
-def _seconds(load: Mapping[str, Any], arm: str) -> float:
-    return float((load.get("arms", {}).get(arm) or {}).get("seconds") or 0.0)
+    elif warm and engine.get("state", READY) != READY:
+        yield f"the {arm}'s engine {endpoint.engine} is {engine['state']}, not warm yet: wait for it (linnet up)"

@@ -7,8 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from canary.core.plan import MAX_ROLLBACK_S, AtEnd
 from canary.units import Duration, Name, Percent, Ratio, Text, Usd
 
+METRIC = "_accuracy"  # SLICE_accuracy is what the evaluation of that slice measures
+Limit = Annotated[Duration, Field(gt=0)] | None
+End = Annotated[AtEnd, Field(strict=False)]
 Texts = Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
 Urls = Annotated[tuple[Annotated[str, Field(pattern=r"^https?://[^\s/]+$")], ...], Field(strict=False)]
 
@@ -75,10 +79,14 @@ class ArmSpec(Part):
 
 
 class ControlSpec(Part):
-    """The baseline's model on replicas of its own: an engine by name, or where it is served."""
+    """The baseline's model on replicas of its own: an engine by name, or where it is served.
+
+    `usd_per_hour` is for machines that are there for the release alone.
+    """
 
     engine: Name | None = None
     served_model: Text | None = None
+    usd_per_hour: Usd = 0.0
     replicas: Urls = ()
     digest: Text | None = None
 
@@ -139,6 +147,13 @@ class Gates(Part):
     eval: EvalGate | None = None
 
 
+class PreflightSpec(Part):
+    """What must be seen before anybody is exposed: how fast a rehearsed rollback is, and room on the baseline."""
+
+    max_rollback: Annotated[Duration, Field(gt=0)] = MAX_ROLLBACK_S
+    known_capacity: bool = False
+
+
 class ShadowSpec(Part):
     """Mirror a share of the baseline's requests and compare the answers."""
 
@@ -146,15 +161,20 @@ class ShadowSpec(Part):
     min_pairs: Annotated[int, Field(gt=0)] = 200
     max_concurrency: Annotated[int, Field(gt=0)] = 4
     min_duration: Duration = 0.0
+    max_duration: Limit = None
 
 
 class StepSpec(Part):
-    """One share of traffic, with how long and how much evidence at least."""
+    """One share of traffic, with how long and how much evidence at least, and what if it takes too long."""
 
     percent: Annotated[Percent, Field(gt=0)]
     min_duration: Duration = 0.0
     min_samples: Annotated[int, Field(ge=0)] = 0
     gate: Literal["auto", "manual"] = "auto"
+    ramp: Duration = 0.0
+    max_duration: Limit = None
+    on_timeout: End | None = None
+    on_inconclusive: End | None = None
 
 
 class BakeSpec(Part):
@@ -163,6 +183,8 @@ class BakeSpec(Part):
     duration: Duration = 1800.0
     percent: Annotated[Percent, Field(gt=0)] = 95.0
     min_samples: Annotated[int, Field(ge=0)] = 0
+    ramp: Duration = 0.0
+    max_duration: Limit = None
 
 
 class Window(Part):

@@ -19,6 +19,7 @@ from canary.spec import Spec, parse
 from canary.status import FRESH_S, read, read_any, status
 from canary.store import Store, StoreError
 
+_MOST = 1e9  # of any number that a command takes
 _TRIES = 20  # decisions made again on a state that moved meanwhile
 Verb: TypeAlias = Callable[[Store, "Command", Release, float], Awaitable[Event]]
 
@@ -27,8 +28,8 @@ Verb: TypeAlias = Callable[[Store, "Command", Release, float], Awaitable[Event]]
 class Command:
     """What a person said; `if_generation` insists on a state, `idempotency_key` makes a repeated command one.
 
-    `start` takes args {"spec": YAML text, "where": its file, "supersede": bool}; `set-weight` {"percent": 0..100};
-    `promote` {"skip_analysis": bool}.
+    `start` takes args {"spec": YAML text, "where": its file, "supersede": bool}; `set-weight` {"percent": 0..100,
+    "ramp": seconds}; `promote` {"skip_analysis": bool}.
     """
 
     verb: str
@@ -205,10 +206,15 @@ def _plain(kind: Callable[[Cause], Event]) -> Verb:
 
 
 async def _set_weight(_store: Store, command: Command, _release: Release, now: float) -> Event:
-    percent = command.args.get("percent")
-    if not isinstance(percent, int | float) or isinstance(percent, bool):
-        raise Usage("set-weight: no percent given; write a number from 0 to 100")
-    return events.SetWeight(command.cause(now), float(percent))
+    percent = _number(command, "percent", None, "from 0 to 100")
+    return events.SetWeight(command.cause(now), percent, _number(command, "ramp", 0.0, "of seconds, 0 or more"))
+
+
+def _number(command: Command, name: str, usual: float | None, which: str) -> float:
+    value = command.args.get(name, usual)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _MOST:
+        raise Usage(f"{command.verb}: no {name} given that is a number; write one {which}")
+    return float(value)
 
 
 async def _promote(store: Store, command: Command, release: Release, now: float) -> Event:

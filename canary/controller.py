@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from canary import keys, references
+from canary import keys, reading, references, success
 from canary.assess import Engines, Seen, evidence, moved, stages
 from canary.confirm import confirm
 from canary.core import events, finding
@@ -39,6 +39,7 @@ _BACKOFF_S = (0.2, 2.0)  # first and longest wait for a lost store
 _SWEEP_S, _GONE_S = 600.0, 3600.0  # how often workers are forgotten, and after how long a silence
 _BLOCKS_KEPT_S = 120.0  # sums of blocks that are closed, and remembered, for longer than this are dropped
 _HELD = "held where it is; abort or roll back by hand"
+_REHEARSAL_S = 0.05  # how often a release is looked at whose candidate is withdrawn for a rehearsal
 _STANDBY_S = 0.2  # how often a controller without the lease asks whether trips are its own
 
 
@@ -63,6 +64,7 @@ class Controller:
         self._lease_ms = lease_ms
         self._lease: Lease | None = None
         self._told: dict[tuple[str, str], str] = {}
+        self._rehearsing: set[str] = set()
         self._swept = 0.0
         self._collected = 0.0
 
@@ -85,6 +87,7 @@ class Controller:
         token = self._lease.token if self._lease else None
         self._lease = await self._store.lead(self._holder, token, self._lease_ms)
         if self._lease is None:
+            self._rehearsing.clear()
             return
         for model in await self._store.models():
             await self._guarded(model, self.look(model))
@@ -93,6 +96,7 @@ class Controller:
 
     async def look(self, model: str) -> Release | None:
         """Look at one model and act; return its release. Raises StoreError."""
+        self._rehearsing.discard(model)
         release = _read(await self._store.release_text(model))
         if release is None:
             return None
@@ -104,6 +108,8 @@ class Controller:
             release = await self._tell(model, event) or release
         elif release.active:
             release = await self._assess(release, engines) or release
+        if release.rehearsing:
+            self._rehearsing.add(model)
         if self._lease is not None:
             await confirm(self._store, self._lease, release, self._metrics, self._clock())
         return release
@@ -117,12 +123,10 @@ class Controller:
 
     async def _assess(self, release: Release, engines: Engines) -> Release | None:
         now, spec = self._clock(), _spec(release.spec)
-        digest = release.candidate.digest
-        reports = {
-            kind: await self._store.get_report(release.model, kind, digest) for kind in {"load", *release.plan.gates}
-        }
-        seen, findings, analysis = await self._judged(release, spec, Seen({}, engines, reports), now)
-        found = evidence(release, seen, findings, now, spec.frozen_at(now))
+        seen = await reading.read(self._store, release, engines, now)
+        seen, findings, analysis = await self._judged(release, spec, seen, now)
+        unmet = success.unmet(release, seen.reports.get("eval"), spec.decision.success)
+        found = evidence(release, seen, findings, now, frozen=spec.frozen_at(now), unmet=unmet)
         if not await self._remember(release, found, analysis, now):
             return None
         await self._store.forget(release.model, release.release, release.attempt, seen.old)
@@ -182,9 +186,13 @@ class Controller:
     # Loops that outlive the store.
 
     async def _look_and_wait(self) -> None:
-        start = time.monotonic()
+        due = time.monotonic() + self._look_seconds
         await self.step()
-        await asyncio.sleep(max(0.0, self._look_seconds - (time.monotonic() - start)))
+        while self._rehearsing and time.monotonic() < due:
+            await asyncio.sleep(_REHEARSAL_S)
+            for model in tuple(self._rehearsing):
+                await self._guarded(model, self.look(model))
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def _listen(self) -> None:
         """Act on trips as they come; a new leader reads them all again, which changes nothing twice."""

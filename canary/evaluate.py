@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canary.card import EvalGate
+from canary.card import METRIC, EvalGate
 from canary.core.arms import Endpoint
 from canary.errors import Usage
 from canary.spec import Spec
@@ -85,9 +85,9 @@ def demand(spec: Spec) -> Demand:
 
 
 def _slice_of(metric: str, files: Mapping[str, Path], where: str) -> str:
-    name = metric.removesuffix("_accuracy")
+    name = metric.removesuffix(METRIC)
     if name == metric or name not in files:
-        known = ", ".join(f"{one}_accuracy" for one in files)
+        known = ", ".join(f"{one}{METRIC}" for one in files)
         raise Usage(f"{where}: decision.success.{metric}: nothing here measures it; write one of {known}")
     return name
 
@@ -162,24 +162,29 @@ def judge(slices: Mapping[str, SliceResult], thresholds: Thresholds, *, comparab
     """Return pass, fail or invalid, with a sentence for each threshold.
 
     A gain passes when its estimate reaches min_gain and its interval lies above 0: reached, and proved to be a gain
-    at all. A loss passes when the interval's lower end is no worse than -max_general_loss: the burden of proof is on
-    the candidate.
+    at all; a min_gain of 0 or less when the interval's lower end reaches it. A loss passes when the interval's lower
+    end is no worse than -max_general_loss: the burden of proof is on the candidate.
     """
     if not comparable:
         return "invalid", ["the engines tokenize differently, so next-token accuracies do not compare"]
     if few := [name for name, result in slices.items() if result.passages < MIN_PASSAGES]:
         return "invalid", [f"{', '.join(few)}: fewer than {MIN_PASSAGES} passages; give more evidence"]
-    checks = [_gain(name, slices.get(name), gain) for name, gain in thresholds.min_gain.items()]
+    checks = [gained(name, slices.get(name), gain) for name, gain in thresholds.min_gain.items()]
     if thresholds.max_general_loss is not None:
         checks.append(_loss(slices.get("general"), thresholds.max_general_loss))
     return ("pass" if all(met for met, _ in checks) else "fail"), [sentence for _, sentence in checks]
 
 
-def _gain(name: str, result: SliceResult | None, min_gain: float) -> tuple[bool, str]:
+def gained(name: str, result: SliceResult | None, min_gain: float) -> tuple[bool, str]:
+    """Tell whether a slice gained what is asked for, and say so with its numbers.
+
+    A gain is proved above 0; where none is asked for (0 or less), that it is no worse than that is.
+    """
     if result is None:
         return _absent(name)
-    met = result.difference >= min_gain and result.low > 0
-    word = "reaches" if met else ("is not proved above 0 for" if result.difference >= min_gain else "misses")
+    reached = result.difference >= min_gain
+    met = reached and (result.low > 0 if min_gain > 0 else result.low >= min_gain)
+    word = "reaches" if met else (f"is not proved {'above 0 for' if min_gain > 0 else 'for'}" if reached else "misses")
     return met, f"{name}: {_numbers(result)} {word} the gain of {min_gain:+.4f}"
 
 

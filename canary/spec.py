@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,19 +16,20 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from canary.card import (
     Arms,
-    ArmSpec,
     BakeSpec,
     Decision,
+    End,
     Gates,
+    Limit,
     Part,
+    PreflightSpec,
     ShadowSpec,
     StepSpec,
     Window,
 )
-from canary.core.finding import OnBreach
-from canary.core.plan import FLAWS, BakePlan, Money, Plan, ShadowPlan, Step
+from canary.contradictions import contradictions
+from canary.core.plan import FLAWS, AtEnd, BakePlan, Limits, Money, Plan, ShadowPlan, Step, ramp_parts
 from canary.core.policy import Guard, Policy
-from canary.core.signals import SIGNALS
 from canary.errors import SpecError
 from canary.margins import Analysis, Guardrails
 from canary.source import Source, read
@@ -48,9 +49,13 @@ class Spec(Part):
     decision: Decision
     arms: Arms
     gates: Gates
+    preflight: PreflightSpec = PreflightSpec()
     shadow: ShadowSpec | None = None
     steps: Annotated[tuple[StepSpec, ...], Field(strict=False, min_length=1)]
     bake: BakeSpec = BakeSpec()
+    max_duration: Limit = None
+    on_timeout: End = AtEnd.HOLD
+    on_inconclusive: End = AtEnd.HOLD
     guardrails: Guardrails
     analysis: Analysis = Analysis()
     freeze: Annotated[tuple[Window, ...], Field(strict=False)] = ()
@@ -96,44 +101,68 @@ class Spec(Part):
             beta=self.analysis.beta,
             min_samples=self.analysis.min_samples or largest or _MIN_SAMPLES,
             min_pairs=self.shadow.min_pairs if self.shadow else 1,
-            stages=len(self.steps) + 1,
+            stages=sum(map(ramp_parts, (*(step.ramp for step in self.steps), self.bake.ramp))),
             noise=self.analysis.own_noise.model_dump(),
             max_load_ratio=self.analysis.max_load_ratio,
         )
 
     def plan(self) -> Plan:
         """Return what the release machine follows."""
-        budget, arms = self.decision.budget, self.arms
         return Plan(
-            steps=tuple(
-                Step(step.percent, step.min_duration, step.min_samples, step.gate == "manual") for step in self.steps
-            ),
-            bake=BakePlan(self.bake.duration, self.bake.percent, self.bake.min_samples),
-            money=Money(
-                budget=budget.usd,
-                stop_loss=budget.stop_loss_usd,
-                spent_before=budget.spent_before_usd,
-                baseline_per_hour=arms.baseline.usd_per_hour,
-                candidate_per_hour=arms.candidate.usd_per_hour,
-            ),
+            steps=tuple(map(_step, self.steps)),
+            bake=self._bake_plan(),
+            money=self._money(),
             shadow=self._shadow_plan(),
             gates=self.needed_reports,
             slices=self.slices,
             warm_up=self.analysis.warm_up,
             examined=tuple(flaw for flaw in FLAWS if flaw in self.guardrails.named()),
+            limits=Limits(self.max_duration or 0.0, self.on_timeout, self.on_inconclusive),
+            max_rollback=self.preflight.max_rollback,
+            known_capacity=self.preflight.known_capacity,
         )
+
+    def _money(self) -> Money:
+        budget, arms = self.decision.budget, self.arms
+        return Money(
+            budget=budget.usd,
+            stop_loss=budget.stop_loss_usd,
+            spent_before=budget.spent_before_usd,
+            baseline_per_hour=arms.baseline.usd_per_hour,
+            candidate_per_hour=arms.candidate.usd_per_hour,
+            control_per_hour=arms.control.usd_per_hour if arms.control else 0.0,
+        )
+
+    def _bake_plan(self) -> BakePlan:
+        bake = self.bake
+        return BakePlan(bake.duration, bake.percent, bake.min_samples, bake.max_duration or 0.0, bake.ramp)
 
     def _shadow_plan(self) -> ShadowPlan | None:
         shadow = self.shadow
         if shadow is None:
             return None
-        return ShadowPlan(shadow.percent, shadow.min_pairs, shadow.max_concurrency, shadow.min_duration)
+        return ShadowPlan(
+            shadow.percent, shadow.min_pairs, shadow.max_concurrency, shadow.min_duration, shadow.max_duration or 0.0
+        )
 
     def frozen_at(self, now: float) -> str:
         """Return why a freeze window holds at `now` (Unix seconds), "" if none does."""
         moment = datetime.fromtimestamp(now, UTC)
         found = (window for window in self.freeze if window.open_at(moment))
         return next((f"frozen until {window.end.isoformat()}: {window.reason}" for window in found), "")
+
+
+def _step(step: StepSpec) -> Step:
+    return Step(
+        percent=step.percent,
+        min_duration=step.min_duration,
+        min_samples=step.min_samples,
+        manual=step.gate == "manual",
+        max_duration=step.max_duration or 0.0,
+        on_timeout=step.on_timeout,
+        on_inconclusive=step.on_inconclusive,
+        ramp=step.ramp,
+    )
 
 
 def load(path: Path) -> Spec:
@@ -154,7 +183,7 @@ def parse(text: str, where: str = "spec") -> Spec:
         source.faults.append((1, "no mapping; a spec starts with `model: NAME`"))
     spec = None if source.faults else _validated(source)
     if spec is not None:
-        source.faults.extend((source.line(loc), what) for loc, what in _contradictions(spec))
+        source.faults.extend((source.line(loc), what) for loc, what in contradictions(spec))
     if spec is None or source.faults:
         raise SpecError(f"{where}:{line}: {what}" for line, what in sorted(set(source.faults)))
     spec._where, spec._text = str(where), text  # noqa: SLF001 - our own class, built here
@@ -222,69 +251,3 @@ def _model_of(kind: Any) -> type[BaseModel] | None:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."  # noqa: PLR2004 - a glance
-
-
-# Contradictions: what each part alone cannot know.
-
-
-def _contradictions(spec: Spec) -> Iterator[tuple[Loc, str]]:
-    yield from _step_faults(spec.steps, spec.bake)
-    yield from _guard_faults(spec)
-    yield from _money_faults(spec)
-    if spec.arms.baseline.engine == spec.arms.candidate.engine:
-        loc = ("arms", "candidate", "engine")
-        yield loc, f"both arms are engine {spec.arms.candidate.engine}; name the candidate's own engine"
-    yield from _control_faults(spec.arms)
-    for index, window in enumerate(spec.freeze):
-        if window.end <= window.start:
-            yield ("freeze", index, "to"), "the window ends before it begins; swap from and to"
-    if spec.notify:
-        yield ("notify",), "notifications are not served by this version; take notify out"
-
-
-def _step_faults(steps: Sequence[StepSpec], bake: BakeSpec) -> Iterator[tuple[Loc, str]]:
-    for index in range(1, len(steps)):
-        if steps[index].percent <= steps[index - 1].percent:
-            yield (
-                ("steps", index, "percent"),
-                f"{steps[index].percent:g} % does not grow after {steps[index - 1].percent:g} %; order the steps",
-            )
-    if steps[-1].percent > bake.percent:
-        yield (
-            ("steps", len(steps) - 1, "percent"),
-            f"{steps[-1].percent:g} % is more than the bake's {bake.percent:g} %; lower it or raise bake.percent",
-        )
-
-
-def _control_faults(arms: Arms) -> Iterator[tuple[Loc, str]]:
-    control, loc = arms.control, ("arms", "control")
-    if control is None:
-        return
-    if control.engine is None and not control.replicas:
-        yield loc, "the control is nowhere; give it an engine, or replicas"
-    for name in ("baseline", "candidate"):
-        arm: ArmSpec = getattr(arms, name)
-        if arm.engine == control.engine:
-            yield (*loc, "engine"), f"the control is the {name}'s engine {arm.engine}; give it one of its own"
-        if shared := set(arm.replicas) & set(control.replicas):
-            yield (*loc, "replicas"), f"{min(shared)} serves the {name} too; give the control replicas of its own"
-
-
-def _guard_faults(spec: Spec) -> Iterator[tuple[Loc, str]]:
-    named = spec.guardrails.named()
-    if not any(guard.on_breach is OnBreach.ROLLBACK for guard in named.values()):
-        yield ("guardrails",), "no guardrail rolls back; add one, such as error_rate: {max_increase: 0.5pp}"
-    if "shadow_quality" in named and spec.shadow is None:
-        yield ("guardrails", "shadow_quality"), "shadow_quality needs shadow pairs; add shadow, or take it out"
-    for name, guard in named.items():
-        if guard.on_breach is OnBreach.ROLLBACK and guard.weight is None and not SIGNALS[name].weight:
-            loc = ("guardrails", name, "on_breach")
-            yield loc, f"{name} is advice and cannot roll back without a weight; add weight: 0.05, or on_breach: warn"
-
-
-def _money_faults(spec: Spec) -> Iterator[tuple[Loc, str]]:
-    budget, at = spec.decision.budget, ("decision", "budget", "stop_loss_usd")
-    if budget.stop_loss_usd < budget.usd:
-        yield at, f"the stop loss {budget.stop_loss_usd:g} is below the budget {budget.usd:g}; raise it"
-    if budget.stop_loss_usd <= budget.spent_before_usd:
-        yield at, f"{budget.spent_before_usd:g} USD were spent before; the release would end at once; raise it"

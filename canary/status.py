@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from canary import conditions, references
-from canary.assess import Tallies, arm_tally, bills, calibrated, spend
+from canary.assess import Tallies, arm_tally, bills, calibrated
 from canary.core.arms import Arm
 from canary.core.events import Evidence
 from canary.core.obstacles import obstacle
@@ -16,6 +16,7 @@ from canary.core.state import Phase, Release
 from canary.core.tally import TallyError, parse
 from canary.errors import Refused, Unknown
 from canary.link import loads
+from canary.spending import Spend, runs_of, spend, warning
 from canary.store import Store
 
 _PLACE = re.compile(r"(\w+) (\S+) %")
@@ -38,6 +39,7 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
     workers, acks = await store.workers(int(now * 1000)), await store.acks(model)
     live = {worker: acks.get(worker, (-1, 0))[0] for worker in workers}
     load = await store.get_report(model, "load", release.candidate.digest)
+    spent = await _spent(store, release, load, now)
     seen = _seen(release, look, now)
     return {
         **_facts(release),
@@ -52,9 +54,15 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
         "guardrails": [{"name": one["guardrail"], **one} for one in await _findings(store, release, look)],
         "reference": conditions.reference(references.read(await store.reference(model)), now),
         "load": conditions.load(release, tallies, now),
-        "spend_usd": spend(release, load, now),
+        "spend_usd": spent.total,
+        "spend": spent.to_dict(),
+        "warnings": [line for line in (warning(release, spent.total),) if line],
         "usd_per_million_tokens": {"bill": dict(bills(load)), "calibrated": dict(calibrated(tallies))},
     }
+
+
+async def _spent(store: Store, release: Release, load: Mapping[str, Any] | None, now: float) -> Spend:
+    return spend(release, runs_of(load, await store.load_tests(release.model, release.candidate.digest)), now)
 
 
 def read(model: str, text: str) -> Release:
@@ -86,6 +94,8 @@ def _facts(release: Release) -> dict[str, Any]:
         "stage": release.stage,
         "percent": release.percent,
         "shadow_percent": split.shadow_percent,
+        "ramp": None if release.ramp is None else {"to": release.ramp.to, "parts_left": release.ramp.left},
+        "rehearsal_ms": release.rehearsal_ms,
         "generation": release.generation,
         "desired": {"baseline": 1 - share, "candidate": share},
         "budget_usd": release.plan.money.budget,
@@ -186,7 +196,7 @@ async def material(store: Store, model: str, now: float) -> dict[str, Any]:
         "baseline_reports": {kind: await store.get_report(model, kind, old.digest) for kind in ("load", "eval")},
         "tallies": await store.tallies(model, release.release, release.attempt),
         "references": await store.reference(model),
-        "spend_usd": spend(release, reports["load"], now),
+        "spend_usd": (await _spent(store, release, reports["load"], now)).total,
     }
 
 

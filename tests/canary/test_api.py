@@ -142,7 +142,7 @@ async def test_metrics_name_the_release(world: World, http: httpx.AsyncClient) -
     text = (await http.get("/metrics")).text
     for line in (
         'linnet_release_phase{model="m",phase="rolled_back"} 1.0',
-        'linnet_release_generation{model="m"} 5.0',
+        'linnet_release_generation{model="m"} 7.0',
         'linnet_split_ratio{arm="candidate",kind="desired",model="m"} 0.0',
         'linnet_guardrail_verdict{guardrail="error_rate",model="m",slice="",verdict="fail"} 0.0',
         'linnet_guardrail_evidence{guardrail="error_rate",model="m",slice=""}',

@@ -196,7 +196,7 @@ async def test_wrong_usage_is_told(world: World) -> None:
     assert "no percent" in await refused(world.say("set-weight"), Usage, 2)
     assert "101 is no percent" in await refused(world.say("set-weight", args={"percent": 101}), Refused, 1)
     assert "linnet start" in await refused(world.say("pause", model="absent"), Unknown, 1)
-    assert "is at generation 4, not 98" in await refused(world.say("pause", if_generation=98), Conflict, 4)
+    assert "is at generation 6, not 98" in await refused(world.say("pause", if_generation=98), Conflict, 4)
 
 
 async def test_a_dead_store_is_unreachable(valkey: Valkey) -> None:
@@ -223,7 +223,7 @@ async def test_status_shows_what_is_desired_and_what_is_so(world: World) -> None
     assert (state["budget_usd"], round(state["spend_usd"], 2)) == (5, 1.0)
     assert [(event["phase"], event["percent"], event["actor"]) for event in state["timeline"]] == [
         ("draft", 0, "ann"),
-        ("preflight", 0, "controller"),
+        *[("preflight", 0, "controller")] * 3,
         ("shadow", 0, "controller"),
         ("canary", 5, "controller"),
         ("canary", 5, "ann"),

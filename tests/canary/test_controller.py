@@ -66,7 +66,7 @@ async def test_a_good_candidate_is_promoted(world: World) -> None:
     assert (split.baseline.engine, split.candidate) == ("new", None)
     assert await world.store.results() == {("m", "promoted"): 1}
     said = [entry["what"] for entry in await world.store.audit("m")]
-    assert said == ["start", "preflight", "shadow", "canary", "step", "bake", "promoted"]
+    assert said == ["start", "preflight", "rehearsing", "rehearsed", "shadow", "canary", "step", "bake", "promoted"]
 
 
 async def test_a_rollback_after_promotion_returns_the_old_baseline(world: World) -> None:

@@ -18,7 +18,7 @@ from canary.apikeys import KeyLimits, checked
 from canary.core.events import Cause
 from canary.store import Store
 from tests.canary.specs import SPEC
-from tests.canary.world import LOAD
+from tests.canary.world import LOAD, following
 from tests.support.valkey import Valkey
 
 
@@ -70,7 +70,7 @@ async def test_signal_nine_loses_nothing(valkey: Valkey) -> None:
         await store.register_engine(
             {"name": name, "url": f"http://127.0.0.1:{8101 + number}", "digest": f"d-{name}", "state": "ready"}
         )
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http, following(store):
         async with control(valkey.url, port) as first:
             await ready(http)
             body = {"spec": SPEC, "actor": "ann", "reason": "go"}

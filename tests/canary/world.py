@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from canary.commands import Command, execute
 from canary.controller import Controller
-from canary.core.release import Release
+from canary.core.release import Phase, Release
 from canary.metrics import Metrics
-from canary.store import Batch, Store, Trip
+from canary.store import Batch, Store, StoreError, Trip
 from tests.canary.specs import SPEC
 
 START = 1_800_000_000.0
@@ -23,6 +27,45 @@ LOAD = {
         "candidate": {"price": [0.0, 1e-6, 1e-6], "seconds": 20},
     },
 }
+
+EVAL = {
+    "kind": "eval",
+    "model": "m",
+    "digest": "d-new",
+    "baseline_digest": "d-base",
+    "verdict": "pass",
+    "slices": {
+        "domain": {
+            "baseline": {"accuracy": 0.40, "perplexity": 9.0},
+            "candidate": {"accuracy": 0.45, "perplexity": 8.0},
+            "difference": 0.05,
+            "low": 0.03,
+            "high": 0.07,
+            "passages": 60,
+        }
+    },
+}
+
+
+@asynccontextmanager
+async def following(store: Store, model: str = "m", worker: str = "w") -> AsyncIterator[None]:
+    """Let a worker live, by the real clock, that hears of every split within 20 ms; a lost store is waited for."""
+
+    async def follow() -> None:
+        while True:
+            with suppress(StoreError):
+                now_ms, split = int(time.time() * 1000), await store.read_split(model)
+                await store.heartbeat(worker, now_ms)
+                if split is not None:
+                    await store.acknowledge(model, worker, split.generation, now_ms)
+            await asyncio.sleep(0.02)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(follow())
+        try:
+            yield
+        finally:
+            task.cancel()
 
 
 class World:
@@ -60,9 +103,16 @@ class World:
         return await self.say("start", args={"spec": spec, "where": "r.yaml", **args})
 
     async def step(self, seconds: float = 1.0) -> Release:
-        """Let time pass, then let the controller look once."""
+        """Let time pass, then let the controller look once; in preflight the worker plays its part."""
         self.now += seconds
         await self.controller.step()
+        release = await self.release()
+        if release.phase is Phase.PREFLIGHT:
+            await self.acknowledge(0)
+        if release.rehearsing:
+            await self.controller.step()
+            await self.acknowledge(0)
+            await self.controller.step()
         return await self.release()
 
     async def release(self) -> Release:
@@ -113,6 +163,7 @@ class World:
         await self.start(spec)
         await self.step()
         await self.store.put_report("m", "load", "d-new", LOAD)
+        await self.store.put_report("m", "eval", "d-new", EVAL)
         await self.step()
         await self.pairs()
         release = await self.step()

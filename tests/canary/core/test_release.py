@@ -285,7 +285,7 @@ def test_an_advance_says_what_it_rests_on() -> None:
     moved, effects = advance(release, events.Look(cause(release.entered + 100), enough()))
     assert moved.reason == "100 samples; pass: error_rate: canary 5 % -> canary 50 %"
     assert events.Note("step", "ann", moved.reason, int((release.entered + 100) * 1000)) in effects
-    assert at(Phase.SHADOW).reason.startswith("gates passed (load): ")
+    assert at(Phase.SHADOW).reason.startswith("gates passed (load); a rollback rehearsed in 34 ms: ")
 
 
 def test_a_look_from_before_a_move_decides_nothing() -> None:
