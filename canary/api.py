@@ -122,6 +122,10 @@ def _reading(store: Store, clock: Callable[[], float]) -> APIRouter:
     async def models() -> dict[str, Any]:
         return {"models": await store.models()}
 
+    @router.get("/engines")
+    async def engines() -> dict[str, Any]:
+        return {"engines": await store.engines()}
+
     @router.get("/models/{model}/status")
     async def show(model: Name) -> dict[str, Any]:
         return await status(store, model, clock())

@@ -30,6 +30,7 @@ ROLES: Mapping[tuple[str, str], Role] = {
     ("GET", "/readyz"): Role.OPEN,
     ("GET", "/metrics"): Role.OPEN,
     ("GET", "/admin/v1/models"): Role.ADMIN,
+    ("GET", "/admin/v1/engines"): Role.ADMIN,
     ("GET", "/admin/v1/models/{model}/status"): Role.ADMIN,
     ("GET", "/admin/v1/models/{model}/report"): Role.ADMIN,
     ("GET", "/admin/v1/models/{model}/reports/{kind}/{digest}"): Role.ADMIN,

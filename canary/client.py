@@ -56,6 +56,9 @@ class Client(Protocol):
     def material(self, model: str) -> JSON:
         """Return the raw material of the comparison report."""
 
+    def engines(self) -> dict[str, JSON]:
+        """Return the engines that the stack has registered, by name."""
+
     def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
         """Keep a gate's report for one digest."""
 
@@ -142,6 +145,11 @@ class Http:
     def material(self, model: str) -> JSON:
         """See Client."""
         return self._object("GET", f"/admin/v1/models/{quote(model, safe='')}/report")
+
+    def engines(self) -> dict[str, JSON]:
+        """See Client."""
+        found: dict[str, JSON] = self._object("GET", "/admin/v1/engines")["engines"]
+        return found
 
     def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
         """See Client."""

@@ -53,6 +53,10 @@ class Direct:
         """See Client."""
         return self._run(lambda store: states.material(store, model, time.time()))
 
+    def engines(self) -> dict[str, JSON]:
+        """See Client."""
+        return self._run(lambda store: store.engines())
+
     def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
         """See Client."""
         self._run(lambda store: store.put_report(model, kind, digest, report))

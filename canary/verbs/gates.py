@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,23 +16,57 @@ from canary.errors import Refused, SpecError, Usage
 from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
 
+if TYPE_CHECKING:
+    from canary.spec import Spec
+
 SpecFile = Annotated[Path, typer.Argument(help="The release spec (YAML).")]
 ACTIVE = ("draft", "preflight", "shadow", "canary", "bake")
 VERDICT_CODES = {"pass": 0, "fail": 1, "invalid": 3}
 
 
-def lint(spec: SpecFile, *, as_json: options.Json = False) -> None:
-    """Check a release spec without running anything; each fault names file, line and mend."""
-    try:
-        found = read_spec(spec)
-    except SpecError as error:
-        if as_json:
-            options.print_json({"valid": False, "faults": list(error.lines)})
-        raise
+def lint(
+    spec: Annotated[Path | None, typer.Argument(help="The release spec (YAML).")] = None,
+    *,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of specs, for editors.")] = False,
+    url: options.Url = DEFAULT_URL,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check a release spec without running anything; each fault names file, line and mend.
+
+    Where a control plane or store answers, engines that nobody serves are faults too. Warnings leave it valid.
+    """
+    if schema:
+        from canary.schema import spec_schema  # noqa: PLC0415 - only here
+
+        options.print_json(spec_schema())
+        return
+    if spec is None:
+        raise Usage("lint: no spec given; `linnet lint SPEC`, or --schema for the schema")
+    found, faults, warnings = _linted(spec, url, store)
     if as_json:
-        options.print_json({"valid": True, "faults": [], "model": found.model, "release": found.release})
-    else:
+        about = {"model": found.model, "release": found.release} if found else {}
+        options.print_json({"valid": not faults, "faults": faults, "warnings": warnings, **about})
+    elif found and not faults:
         typer.echo(f"{spec}: valid: release {found.release} of model {found.model}, {len(found.steps)} steps")
+        for line in warnings:
+            typer.echo(f"warning: {line}", err=True)
+    if faults:
+        raise SpecError(faults)
+
+
+def _linted(path: Path, url: str, store: str | None) -> tuple[Spec | None, list[str], list[str]]:
+    """Return the spec, its faults and its warnings; no spec where it is not one."""
+    from canary import lint as linting  # noqa: PLC0415 - slow to import
+    from canary import spec as specs  # noqa: PLC0415
+
+    try:
+        found = specs.load(path)
+    except SpecError as error:
+        return None, list(error.lines), []
+    notes = [*linting.advice(found), *linting.engines(found, connect(url, store))]
+    faults, warnings = ([note for note in notes if note.fault is bad] for bad in (True, False))
+    return found, linting.written(found, faults), linting.written(found, warnings)
 
 
 def evaluate(

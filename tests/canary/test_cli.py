@@ -101,7 +101,7 @@ def test_lint_names_file_line_and_mend_for_every_fault(tmp_path, capsys):
     assert len(err.splitlines()) >= 2
     code, out, _ = run(capsys, "lint", str(spec), "--json")
     assert code == 2
-    assert json.loads(out) == {"valid": False, "faults": err.splitlines()}
+    assert json.loads(out) == {"valid": False, "faults": err.splitlines(), "warnings": []}
 
 
 def test_lint_of_a_good_spec_says_so(tmp_path, capsys):
