@@ -10,6 +10,7 @@ WORKERS = "linnet:workers"  # zset worker -> unix_ms of its last heartbeat
 FLUSHED = "linnet:flushed"  # hash worker -> number of its last delta applied
 TRIPS = "linnet:trips"  # stream of T0 trips
 AUDIT = "linnet:audit"  # stream: who, what, why, before, after, generation, evidence, unix_ms, model, seq, chain
+NOTIFIED = "linnet:notified"  # id of the last audit entry whose notifications were all seen to
 AUDIT_HEAD = "linnet:audit:head"  # "seq chain" of its last entry
 REFERENCES = "linnet:references"  # set of models whose baseline's replicas were compared with each other
 LEADER = "linnet:leader"  # string "id:token" with a lease

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -33,6 +33,17 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+        self._notifications = Counter(
+            "linnet_notifications",
+            "Notifications and their tries, by what became of them.",
+            ["result"],
+            registry=self._registry,
+        )
+
+    def notified(self, result: str) -> None:
+        """Count what became of a notification, or of one try."""
+        self._notifications.labels(result).inc()
 
     def observe_rollback(self, span: str, seconds: float) -> None:
         """Count one rollback; `span` is "decision" or "acknowledged"."""

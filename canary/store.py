@@ -262,6 +262,10 @@ class Store:
         chosen = [{"id": key, **fields} for key, fields in entries if model in (None, fields.get("model"))]
         return chosen[:count][::-1]
 
+    async def notified(self) -> str:
+        """Return the id of the last audit entry whose notifications were all seen to, "" for none yet."""
+        return cast("str", await self._ask(self._redis.get(keys.NOTIFIED)) or "")
+
     async def trips(self, after: str) -> tuple[str, list[Trip]]:
         """Wait up to half a second for trips after the stream id `after`; return the last id and the trips."""
         found = await self._ask(self._redis.xread({keys.TRIPS: after}, block=_TRIP_BLOCK_MS))
