@@ -24,7 +24,7 @@ from canary.core.finding import Finding
 from canary.core.guardrails import Analysis
 from canary.core.guardrails import look as judge
 from canary.core.release import Release, advance
-from canary.core.tally import TallyError, blocks_before, parse
+from canary.core.tally import Reader, TallyError, blocks_before
 from canary.effects import change_of
 from canary.metrics import Metrics
 from canary.spec import Spec
@@ -64,6 +64,7 @@ class Controller:
         self._lease_ms = lease_ms
         self._lease: Lease | None = None
         self._told: dict[tuple[str, str], str] = {}
+        self._readers: dict[str, Reader] = {}
         self._rehearsing: set[str] = set()
         self._swept = 0.0
         self._collected = 0.0
@@ -143,7 +144,7 @@ class Controller:
         known = references.read(await self._store.reference(release.model))
         try:
             fields = await self._store.tallies(*name)
-            tallies = parse(fields)
+            tallies = self._readers.setdefault(release.model, Reader()).read(fields)
         except TallyError as error:
             return replace(seen, trouble=str(error)), (), analysis
         machines = references.machines(release, spec.policy(), known, now)
