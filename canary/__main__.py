@@ -1,4 +1,4 @@
-"""The control plane as a process: the admin API and the controller. `python -m canary`."""
+"""The control plane as a process: the admin API, the controller and the notifier. `python -m canary`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 import uvicorn
 
@@ -17,6 +19,7 @@ from canary.authority import Authority
 from canary.controller import Controller
 from canary.errors import LinnetError, Usage
 from canary.metrics import Metrics
+from canary.notify.notifier import Notifier
 from canary.settings import Settings, settings
 from canary.store import Store, StoreError
 
@@ -26,7 +29,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 async def serve(chosen: Settings) -> None:
-    """Run both until SIGTERM or SIGINT."""
+    """Run them until SIGTERM or SIGINT."""
     store, metrics = Store.connect(chosen.redis_url), Metrics()
     controller = Controller(
         store,
@@ -49,20 +52,25 @@ async def serve(chosen: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     log.warning("control plane on http://%s:%d", *listener.getsockname()[:2])
     try:
-        await _until(stop, uvicorn.Server(config), listener, controller)
+        notifier = Notifier(store, lambda: controller.lease, metrics)
+        await _until(stop, uvicorn.Server(config), listener, controller.run(), notifier.run())
     finally:
         await store.close()
 
 
-async def _until(stop: asyncio.Event, server: uvicorn.Server, listener: socket.socket, controller: Controller) -> None:
+async def _until(
+    stop: asyncio.Event, server: uvicorn.Server, listener: socket.socket, *endless: Coroutine[Any, Any, None]
+) -> None:
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server._serve(sockets=[listener]))  # noqa: SLF001 - serve() takes our signals
-        deciding = tasks.create_task(controller.run())
+        running = [tasks.create_task(one) for one in endless]
         await stop.wait()
         server.should_exit = True
-        deciding.cancel()
-        with suppress(asyncio.CancelledError):
-            await deciding
+        for one in running:
+            one.cancel()
+        for one in running:
+            with suppress(asyncio.CancelledError):
+                await one
         await serving
 
 

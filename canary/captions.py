@@ -23,7 +23,7 @@ CAPTIONS: Final[dict[str, dict[str, str]]] = {
         "guardrails": "What stops a release by itself.",
         "analysis": "How sure the guardrails must be, and what is assumed of the machines.",
         "freeze": "Windows in which nothing advances; rolling back stays free.",
-        "notify": "Who is told of changes.",
+        "notify": "Who hears of phases, holds, breaches and rollbacks; at most eight.",
         "max_duration": "How long the release may take in all; what follows is on_timeout or on_inconclusive.",
         "on_timeout": "What happens when time is up: hold, rollback or abort.",
         "on_inconclusive": "What happens when time is up and the evidence does not suffice: hold, rollback or abort.",
@@ -135,6 +135,13 @@ CAPTIONS: Final[dict[str, dict[str, str]]] = {
         "own_noise": "The most slow noise of one replica's own that is assumed.",
         "warm_up": "After the first share caches fill: latency and cost are no evidence for so long.",
         "max_load_ratio": "Arms whose requests in flight a replica differ by more are not load-matched.",
+    },
+    "NotifySpec": {
+        "url": "Where to send: https://HOST/PATH, without a user or password.",
+        "url_env": "The variable (LINNET_NOTIFY_...) of the control plane that holds a secret address, as Slack's is.",
+        "events": "What to send: phase, hold, breach, rollback; left out, all of them.",
+        "secret_env": "The variable (LINNET_NOTIFY_...) of the control plane that holds the secret which signs.",
+        "form": "json, signed; or slack: {text: ...}.",
     },
     "NoiseSpec": {
         "ttft": "Standard deviation of the log; 0 is none.",

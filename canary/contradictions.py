@@ -31,8 +31,6 @@ def contradictions(spec: Spec) -> Iterator[Fault]:
     for index, window in enumerate(spec.freeze):
         if window.end <= window.start:
             yield ("freeze", index, "to"), "the window ends before it begins; swap from and to"
-    if spec.notify:
-        yield ("notify",), "notifications are not served by this version; take notify out"
 
 
 def _step_faults(steps: Sequence[StepSpec], bake: BakeSpec) -> Iterator[Fault]:

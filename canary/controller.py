@@ -74,6 +74,11 @@ class Controller:
         """True while this controller holds the lease, as far as it knows."""
         return self._lease is not None
 
+    @property
+    def lease(self) -> Lease | None:
+        """The lease, as far as this controller knows; None on standby."""
+        return self._lease
+
     async def run(self) -> None:
         """Look and listen until cancelled; then give the lease back."""
         try:

@@ -32,6 +32,7 @@ from canary.core.plan import FLAWS, AtEnd, BakePlan, Limits, Money, Plan, Shadow
 from canary.core.policy import Guard, Policy
 from canary.errors import SpecError
 from canary.margins import Analysis, Guardrails
+from canary.notify.target import NotifySpec
 from canary.source import Source, read
 from canary.units import Name
 
@@ -59,7 +60,7 @@ class Spec(Part):
     guardrails: Guardrails
     analysis: Analysis = Analysis()
     freeze: Annotated[tuple[Window, ...], Field(strict=False)] = ()
-    notify: Annotated[tuple[Any, ...], Field(strict=False)] = ()
+    notify: Annotated[tuple[NotifySpec, ...], Field(strict=False, max_length=8)] = ()
     _where: str = PrivateAttr(default="spec")
     _text: str = PrivateAttr(default="")
 

@@ -75,7 +75,6 @@ def test_guardrails_carry_slices_and_what_a_breach_does() -> None:
         ),
         ("model: m\n", "model: m\nmodel: n\n", "r.yaml:2: model is given twice; keep one"),
         ("model: m\n", "model: 'm|x'\n", "r.yaml:1: model: String should match pattern"),
-        ("bake:", "notify: [x]\nbake:", "r.yaml:21: notifications are not served by this version"),
     ],
 )
 def test_each_fault_is_one_line_with_place_and_mend(old, new, line) -> None:
