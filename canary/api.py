@@ -25,7 +25,7 @@ from canary.store import Store, StoreError
 
 Name = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Kind = Annotated[str, PathParam(pattern=r"^(load|eval)$")]
-StreamId = Annotated[str, Query(pattern=r"^([0-9]{1,20}-[0-9]{1,20})?$")]
+StreamId = Annotated[str, Query(pattern=r"^([0-9]{1,19}-[0-9]{1,19})?$")]  # 20 digits may be more than 64 bits
 KeyId = Annotated[str, PathParam(pattern=r"^key_[0-9a-f]{1,64}$")]
 Digest = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9:._+-]{1,200}$")]
 _LARGEST = 1 << 20  # bytes of a body
@@ -41,6 +41,37 @@ STATUS: tuple[tuple[type[LinnetError], int], ...] = (
     (Unreachable, 503),
     (TimedOut, 504),
 )
+
+
+class Fault(BaseModel):
+    """One line with the mend, and the command line's exit code."""
+
+    message: str
+    exit_code: int
+
+
+class Failure(BaseModel):
+    """The body of every error."""
+
+    error: Fault
+
+
+class Exposition(Response):
+    """What Prometheus scrapes."""
+
+    media_type = "text/plain; version=0.0.4; charset=utf-8"
+
+
+TOLD = {
+    400: "a body that is no text",
+    401: "no key, or none that is known",
+    403: "a key without the scope admin",
+    404: "no such model, report or key",
+    409: "the release does not permit it now, or is at another generation",
+    413: "a body too large, or of a length that is not told",
+    422: "the request is not valid",
+    503: "the store does not answer",
+}
 
 
 class Said(BaseModel):
@@ -100,7 +131,10 @@ def create_app(
     store: Store, metrics: Metrics, clock: Callable[[], float] = time.time, *, keys_needed: bool = False
 ) -> FastAPI:
     """Wire the listener; `clock` gives Unix seconds. `keys_needed` even if the store knows of no admin's key."""
-    app = FastAPI(title="Linnet control plane", docs_url=None, redoc_url=None)
+    errors: dict[int | str, dict[str, Any]] = {
+        code: {"model": Failure, "description": what} for code, what in TOLD.items()
+    }
+    app = FastAPI(title="Linnet control plane", docs_url=None, redoc_url=None, responses=errors)
     app.include_router(_reading(store, clock))
     app.include_router(_changing(store, clock))
     app.include_router(_keys(store, clock))
@@ -214,9 +248,9 @@ def _operations(store: Store, metrics: Metrics) -> APIRouter:
         await store.ping()
         return {"status": "ok"}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=Exposition)
     async def show_metrics() -> Response:
-        return Response(await metrics.render(store), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Exposition(await metrics.render(store))
 
     return router
 

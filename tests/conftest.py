@@ -2,7 +2,13 @@
 
 import signal
 
-pytest_plugins = ["tests.support.engines", "tests.support.simulated", "tests.support.stack", "tests.support.valkey"]
+pytest_plugins = [
+    "tests.support.control",
+    "tests.support.engines",
+    "tests.support.simulated",
+    "tests.support.stack",
+    "tests.support.valkey",
+]
 
 
 def pytest_configure() -> None:

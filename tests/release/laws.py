@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
+from canary.chain import check
 from canary.core.release import Release
 from canary.core.state import ENDED
 from canary.store import Store
@@ -26,6 +27,8 @@ async def hold(store: Store, model: str = "m") -> list[dict[str, str]]:
         assert not told, "an audit without a release"
         return told
     release = Release.from_json(text)
+    chained = check(await store.audit(None, 5_000))
+    assert not chained.fault, chained.fault
     nothing_missing(told, release)
     nothing_rises_after_an_end(told)
     nothing_is_early(told, release)
