@@ -290,3 +290,28 @@ async def test_a_controller_that_fell_silent_is_told(world: World) -> None:
     assert "controller" not in (await status(world.store, "m", world.now))["waiting"]
     world.now += 60
     assert (await world.say("abort"))["waiting"] == ""
+
+
+async def test_a_weight_is_set_by_a_ramp(world: World) -> None:
+    """The share moves in parts while automation is paused; what is no number of seconds is told."""
+    await world.to_canary()
+    state = await world.say("set-weight", args={"percent": 1, "ramp": 4})
+    assert state["desired"]["candidate"] == pytest.approx(0.05 - 0.04 / 3)
+    assert state["ramp"] == {"to": 1, "parts_left": 2}
+    assert "over 4 s" in state["overlays"]["paused"]
+    await world.step(2)
+    assert (await world.step(2)).percent == 1
+    for ramp in ("soon", True, 10**400, -1):
+        error, code = (Refused, 1) if ramp == -1 else (Usage, 2)
+        assert "ramp" in await refused(world.say("set-weight", args={"percent": 1, "ramp": ramp}), error, code)
+
+
+async def test_status_shows_the_ledger_and_the_rehearsal(world: World) -> None:
+    """Each part of the spend, a budget that is spent, and how long a rollback took."""
+    await world.to_canary(spec=changed("spent_before_usd: 1", "spent_before_usd: 6"))
+    state = await world.say("freeze", "holidays")
+    assert state["rehearsal_ms"] == 0
+    assert state["spend"].keys() == {"before", "engines", "load_tests"}
+    assert state["spend_usd"] == pytest.approx(sum(state["spend"].values()))
+    assert state["spend"]["load_tests"] == pytest.approx(20 / 3600 * 0.1)
+    assert "of a budget of 5.00" in state["warnings"][0]

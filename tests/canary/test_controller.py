@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 
 import pytest
 
 from canary import keys
+from canary.controller import Controller
 from canary.core.guardrails import Analysis
 from canary.core.state import Phase, Release
 from canary.report_facts import build
 from canary.status import material, status
 from canary.store import Store, StoreError, Trip
 from tests.canary.specs import SPEC, changed
-from tests.canary.world import LOAD, World
+from tests.canary.world import EVAL, LOAD, World, following
 from tests.support.valkey import Valkey
 
 
@@ -384,3 +386,71 @@ async def test_an_evaluation_against_another_baseline_opens_no_gate(world: World
     assert "the eval report of candidate d-new is against another baseline" in held.held
     await world.store.put_report("m", "eval", "d-new", {**found, "baseline_digest": "d-base"})
     assert (await world.step()).phase is Phase.SHADOW
+
+
+async def test_a_rehearsal_without_a_worker_holds(world: World) -> None:
+    """Nobody would follow a rollback: preflight says so, and nobody is exposed."""
+    await world.engines()
+    await world.start()
+    await world.controller.step()
+    await world.store.put_report("m", "load", "d-new", LOAD)
+    await world.controller.step()
+    held = await world.release()
+    assert (held.phase, "no live worker" in held.held) == (Phase.PREFLIGHT, True)
+
+
+async def test_a_rehearsal_is_over_in_a_moment(store: Store) -> None:
+    """A controller that looks each second watches a rehearsal closely: users' way is not kept open for it."""
+    world = World(store)
+    world.now = time.time()
+    world.controller = Controller(store, "c", world.metrics)
+    await world.engines()
+    await world.start(SPEC)
+    await store.put_report("m", "load", "d-new", LOAD)
+    async with following(store), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(world.controller.run())
+        await until(world, lambda release: release.phase is Phase.SHADOW)
+        running.cancel()
+    entries = {entry["what"]: entry for entry in await store.audit("m")}
+    lasted = int(entries["rehearsed"]["unix_ms"]) - int(entries["rehearsing"]["unix_ms"])
+    release = await world.release()
+    assert lasted < 500
+    assert 0 <= release.rehearsal_ms <= lasted
+    assert json.loads(entries["rehearsed"]["evidence"])["heard"]["workers"] == 1
+
+
+async def test_a_bake_waits_for_the_evaluation_and_says_the_command(world: World) -> None:
+    """Without one for this digest nothing takes the baseline's place."""
+    await world.to_canary(50)
+    await world.store._redis.delete(keys.report("m", "eval", "d-new"))
+    await world.traffic(300)
+    await world.step(3)
+    await world.traffic(300)
+    held = await world.step(3)
+    assert (held.phase, "run `linnet eval SPEC`" in held.held) == (Phase.BAKE, True)
+    await world.store.put_report("m", "eval", "d-new", EVAL)
+    assert (await world.step()).phase is Phase.PROMOTED
+
+
+async def test_a_baseline_that_could_not_take_everything_exposes_nobody(world: World) -> None:
+    """Traffic during preflight against what the load test saw it serve."""
+    await world.engines()
+    await world.start()
+    await world.step()
+    await world._flush({"0|baseline||assigned": 600})
+    baseline = {**LOAD["arms"]["baseline"], "capacity": {"requests_per_s": 20}}
+    await world.store.put_report("m", "load", "d-new", {**LOAD, "arms": {**LOAD["arms"], "baseline": baseline}})
+    held = await world.step(20)
+    assert "30 requests/s arrive, and under load the baseline served 20/s" in held.held
+    await world.step(20)
+    assert (await world.step()).phase is Phase.SHADOW
+
+
+async def test_a_step_that_gets_nowhere_ends_as_the_spec_says(world: World) -> None:
+    """From the YAML to the end of the attempt."""
+    line = "{percent: 5, min_duration: 2s, min_samples: 20}"
+    spec = changed(line, line[:-1] + ", max_duration: 1m, on_inconclusive: abort}")
+    await world.to_canary(spec=spec)
+    assert (await world.step(60)).phase is Phase.CANARY
+    ended = await world.step(1)
+    assert (ended.phase, ended.reason) == (Phase.ABORTED, "over the 60 s at canary 5 %: 0 of 20 samples at canary 5 %")

@@ -1,14 +1,17 @@
-"""Where a release goes when a guardrail pauses it."""
+"""Where a release goes when a guardrail pauses it, and how its share moves by a ramp."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from canary.core import events
 from canary.core.finding import Finding, OnBreach, Verdict
-from canary.core.release import Phase, Release, advance
+from canary.core.plan import Step, ramp_parts
+from canary.core.release import NotAllowed, Phase, Release, advance
 from canary.core.state import ACTIVE
-from tests.canary.core.releases import cause, enough, finding, opened
+from tests.canary.core.releases import PLAN, cause, enough, finding, opened
 
 SKEWED = Finding(
     "sample_ratio",
@@ -66,3 +69,78 @@ def test_a_skewed_division_of_another_attempt_pauses_anew() -> None:
     ended = advance(paused, events.Abort(cause(150)))[0]
     retried = replace(advance(ended, events.Retry(cause(200)))[0], phase=Phase.CANARY, shares=(0.0, 1.0))
     assert look(retried, 300, SKEWED).paused == SKEWED.reason
+
+
+RAMPED = replace(PLAN, steps=(Step(1, 10, 5), Step(11, 10, 5, ramp=8), Step(50, 10, 5)))
+
+
+def shares(release: Release, until: float, every: float = 1.0, **more) -> list[float]:
+    """Look each `every` seconds up to a time; return the shares there were."""
+    found, now = [release.percent], 100.0
+    while now < until:
+        now += every
+        release = advance(release, events.Look(cause(now), enough(**more)))[0]
+        if release.percent != found[-1]:
+            found.append(release.percent)
+    return found
+
+
+def ramping() -> Release:
+    """At 3 %, the first of five parts on the way from 1 % to 11 %, since 100 s."""
+    first = replace(opened(RAMPED), phase=Phase.CANARY, shares=(0.0, 1.0))
+    release, effects = advance(first, events.Look(cause(100), enough()))
+    assert events.Note("step", "ann", release.reason, 100_000) in effects
+    return release
+
+
+@pytest.mark.parametrize(("seconds", "parts"), [(0, 1), (0.5, 2), (8, 5), (120, 10), (1e9, 10)])
+def test_a_ramp_has_few_parts(seconds: float, parts: int) -> None:
+    """Each is a stage of evidence of its own."""
+    assert ramp_parts(seconds) == parts
+
+
+def test_a_ramp_moves_in_equal_parts_and_the_step_begins_at_its_end() -> None:
+    """The first part at once, the last when its time is over; then the step's time and samples count."""
+    release = ramping()
+    assert (release.percent, release.step, release.ramp.to, release.ramp.left) == (3, 1, 11, 4)
+    assert shares(release, 117) == [3, 5, 7, 9, 11]
+    assert shares(release, 118) == [3, 5, 7, 9, 11, 50]  # arrived at 108 s, and 10 s there
+    assert Release.from_json(release.to_json()) == release
+
+
+@pytest.mark.parametrize("lack", [{"unready": ("engine base is dead",)}, {"verdict": Verdict.UNKNOWN}, {"frozen": "x"}])
+def test_a_ramp_stands_while_something_speaks_against_it(lack: dict) -> None:
+    """And a breach ends it as it ends everything."""
+    assert shares(ramping(), 200, **lack) == [3]
+    assert shares(ramping(), 200, verdict=Verdict.FAIL) == [3, 0]
+
+
+def test_a_ramp_waits_while_paused_and_goes_on_without_catching_up() -> None:
+    """Its parts stay as far apart as they were."""
+    paused = advance(ramping(), events.Pause(cause(100)))[0]
+    assert shares(paused, 200) == [3]
+    resumed = advance(paused, events.Resume(cause(150)))[0]
+    assert advance(resumed, events.Look(cause(151), enough()))[0].percent == 5
+    assert shares(resumed, 104) == [3, 5, 7]
+
+
+def test_a_share_ramps_by_hand_in_both_directions() -> None:
+    """Automation is paused meanwhile; `pause` and `resume` stop it where it is."""
+    for percent, found in ((0.0, [2.4, 1.8, 1.2, 0.6, 0]), (10.0, [4.4, 5.8, 7.2, 8.6, 10])):
+        moved, effects = advance(ramping(), events.SetWeight(cause(100), percent, 8))
+        assert shares(moved, 200) == pytest.approx(found)
+        assert f"set by hand to {percent:g} % over 8 s" in moved.paused
+        assert isinstance(effects[0], events.Publish)
+    for stop in (events.Pause, events.Resume):
+        stopped = advance(moved, stop(cause(101)))[0]
+        assert (stopped.ramp, stopped.percent) == (None, 4.4)
+
+
+def test_a_freeze_stops_a_ramp_by_hand_that_grows_and_none_that_shrinks() -> None:
+    """Nothing blocks the way back."""
+    down, up = (advance(ramping(), events.SetWeight(cause(100), percent, 8))[0] for percent in (0, 10))
+    assert shares(advance(down, events.Freeze(cause(100)))[0], 200)[-1] == 0
+    assert shares(advance(up, events.Freeze(cause(100)))[0], 200) == [4.4]
+    for seconds in (-1, float("nan"), float("inf")):
+        with pytest.raises(NotAllowed, match="no duration"):
+            advance(ramping(), events.SetWeight(cause(100), 5, seconds))

@@ -10,14 +10,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from canary.core import events
-from canary.core.events import Evidence
+from canary.core.events import NOBODY, Evidence, Heard
 from canary.core.finding import OnBreach, Verdict
 from canary.core.obstacles import obstacle
-from canary.core.plan import PROVED_FROM, Plan
+from canary.core.plan import PROVED_FROM, AtEnd, BakePlan, Limits, Plan, Step
+from canary.core.rehearsal import passed
 from canary.core.release import TABLE, NotAllowed, Opening, Phase, Release, _row, advance, begin
 from canary.core.state import ACTIVE, ENDED
 from tests.canary.core.releases import BASE, NEW, PLAN, cause, enough, finding, opened
 
+LACKS = [
+    {"missing": ("x",)},
+    {"unready": ("y",)},
+    {"spend_usd": 21.0},
+    {"unmet": ("z",)},
+    {"rps": 9.0, "baseline_rps": 8.0},
+]
 LINE = ["preflight", "shadow", "canary", "canary", "canary", "bake", "promoted"]
 
 
@@ -296,13 +304,27 @@ def test_a_look_from_before_a_move_decides_nothing() -> None:
     assert advance(release, replace(late, at=release.at))[0].phase is Phase.ROLLED_BACK
 
 
+FULL = replace(
+    PLAN,
+    steps=(
+        Step(1, 10, 5),
+        Step(5, 10, 5, max_duration=90, on_inconclusive=AtEnd.ROLLBACK),
+        Step(50, 10, 5, True, ramp=8),
+    ),
+    bake=BakePlan(10, 95, 5, max_duration=200, ramp=3),
+    limits=Limits(2000, AtEnd.ABORT, AtEnd.HOLD),
+)
+DEAF = [NOBODY, Heard(2, 0, "w1", 0)]  # no worker lives; one has not heard of anything yet
+
+
 class Laws(RuleBasedStateMachine):
     """Any dialogue of people, controller and workers keeps the laws."""
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(plan=st.sampled_from([PLAN, FULL]))
+    def start(self, plan) -> None:
         """A fresh release in draft."""
-        self.release = opened()
+        self.first = self.release = opened(plan, rehearsed=False)
+        self.told: list[events.Event] = []
         self.now = 0.0
 
     @rule(
@@ -310,7 +332,7 @@ class Laws(RuleBasedStateMachine):
         on_breach=st.sampled_from(OnBreach),
         samples=st.integers(0, 8),
         later=st.sampled_from([1, 11]),
-        lack=st.sampled_from([{}, {}, {}, {"missing": ("x",)}, {"unready": ("y",)}, {"spend_usd": 21.0}]),
+        lack=st.sampled_from([{}, {}, {}, *LACKS]),
     )
     def controller_looks(self, verdicts, on_breach, samples, later, lack) -> None:
         """A look with any evidence."""
@@ -318,16 +340,26 @@ class Laws(RuleBasedStateMachine):
         findings = tuple(finding(verdict, f"g{index}", on_breach) for index, verdict in enumerate(verdicts))
         self.tell(events.Look(cause(self.now), enough(findings=findings, samples=samples, pairs=samples, **lack)))
 
+    @rule(heard=st.sampled_from(DEAF), later=st.sampled_from([1, 6, 70]))
+    def workers_are_deaf(self, heard, later) -> None:
+        """A look that finds all it needs but the workers' acknowledgement."""
+        self.now += later
+        self.tell(events.Look(cause(self.now), enough(heard=heard)))
+
     @rule(later=st.sampled_from([11, 11, 1]))
     def controller_likes_it(self, later) -> None:
         """A look that finds all it needs."""
         self.now += later
         self.tell(events.Look(cause(self.now), enough()))
 
-    @rule(looks=st.integers(1, 8))
-    def all_goes_well(self, looks) -> None:
-        """Looks that find all they need, and a person at the manual gate."""
+    @rule(looks=st.integers(1, 25), to=st.sampled_from(LINE), lack=st.sampled_from([{}, *LACKS]))
+    def all_goes_well(self, looks, to, lack) -> None:
+        """Looks that find all they need, and a person at the manual gate, up to a phase; then one thing lacks."""
         for _ in range(looks):
+            if self.release.phase == to:
+                self.now += 11
+                self.tell(events.Look(cause(self.now), enough(**lack)))
+                return
             self.now += 11
             self.tell(events.Look(cause(self.now), enough()))
             if self.release.phase is Phase.CANARY and self.release.percent == 50:
@@ -343,10 +375,10 @@ class Laws(RuleBasedStateMachine):
         """The overlays, on and off."""
         self.tell(kind(cause(self.now)))
 
-    @rule(percent=st.sampled_from([0, 0.5, 1, 5, 25, 50, 95, 100, 101]))
-    def person_weighs(self, percent) -> None:
-        """Any weight, sensible or not."""
-        self.tell(events.SetWeight(cause(self.now), percent))
+    @rule(percent=st.sampled_from([0, 0.5, 1, 5, 25, 50, 95, 100, 101]), ramp=st.sampled_from([0, 0, 5, 30, -1]))
+    def person_weighs(self, percent, ramp) -> None:
+        """Any weight, sensible or not, at once or by a ramp."""
+        self.tell(events.SetWeight(cause(self.now), percent, ramp))
 
     @rule(evidence=st.sampled_from([None, enough(), enough(Verdict.UNKNOWN)]), skip=st.booleans())
     def person_promotes(self, evidence, skip) -> None:
@@ -368,7 +400,8 @@ class Laws(RuleBasedStateMachine):
             return
         assert not self.release.active
         assert release.generation == self.release.generation + 1
-        self.release = release
+        self.first = self.release = release
+        self.told = []
 
     def tell(self, event: events.Event) -> None:
         """Tell the machine, and hold every law about one move."""
@@ -377,8 +410,10 @@ class Laws(RuleBasedStateMachine):
             after, effects = advance(before, event)
         except NotAllowed:
             assert not isinstance(event, events.Abort | events.Look | events.Tripped)
+            assert not (isinstance(event, events.Rollback) and before.active)
             return
         self.release = after
+        self.told.append(event)
         assert (effects == ()) == (after == before)
         same_attempt = after.attempt == before.attempt
         if before.phase in ENDED and same_attempt:
@@ -386,6 +421,8 @@ class Laws(RuleBasedStateMachine):
         if isinstance(event, events.Abort):
             assert not after.active
             assert (after == before) == (not before.active)
+        if isinstance(event, events.Rollback) and before.active:
+            assert after.phase is Phase.ROLLED_BACK
         if isinstance(event, events.Look) and before.active:
             self._hold_look(before, after, event)
         if same_attempt:
@@ -413,12 +450,23 @@ class Laws(RuleBasedStateMachine):
         if evidence.spend_usd > PLAN.money.stop_loss:
             assert after.phase is Phase.ABORTED
             return
+        if before.rehearsing:
+            assert (after.phase, after.percent) == (before.phase, before.percent)
+            assert not passed(after) or (evidence.heard.workers and evidence.heard.generation >= before.generation)
+            return
+        if after.phase in ENDED:
+            assert "over the" in after.reason
+            return
+        if before.ramp is not None and after.percent != before.percent:
+            self._hold_ramp(before, after, evidence)
+            return
         advanced = after.phase is not before.phase or after.percent > before.percent
         if advanced:
             assert not before.paused
             assert not before.frozen
             assert self.now >= before.entered + before.min_duration
-            assert not (before.phase is Phase.PREFLIGHT and evidence.missing)
+            assert not (before.phase is Phase.PREFLIGHT and (evidence.missing or not passed(before)))
+            assert not (before.phase is Phase.BAKE and evidence.unmet)
             if before.phase in (Phase.CANARY, Phase.BAKE):
                 assert evidence.samples >= before.min_samples
                 if before.percent >= PROVED_FROM:
@@ -426,6 +474,30 @@ class Laws(RuleBasedStateMachine):
                     assert all(one.verdict is Verdict.PASS for one in mine)
         else:
             assert after.percent == before.percent
+
+    def _hold_ramp(self, before: Release, after: Release, evidence: Evidence) -> None:
+        """It goes one way and never past its end; what rises is a person's own, or nothing speaks against it."""
+        low, high = sorted((before.percent, before.ramp.to))
+        assert low <= after.percent <= high
+        assert self.now >= before.ramp.due
+        if after.percent > before.percent:
+            assert not before.frozen
+            if not before.ramp.by_hand:
+                assert not before.paused
+                assert not evidence.unready
+
+    def teardown(self) -> None:
+        """Replaying the log gives the state."""
+        replayed = self.first
+        for event in self.told:
+            replayed, _ = advance(replayed, event)
+        assert replayed == self.release
+
+    @invariant()
+    def nobody_is_exposed_before_a_rehearsal(self) -> None:
+        """Law 9: the way back was seen to work in this attempt."""
+        assert passed(self.release) or self.release.percent in (0, 100)
+        assert passed(self.release) or self.release.split().shadow_percent == 0
 
     @invariant()
     def state_survives_the_store(self) -> None:

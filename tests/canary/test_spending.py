@@ -1,0 +1,72 @@
+"""The ledger: what a release has cost, each hour and each load test once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from canary.core import events
+from canary.core.plan import Money
+from canary.core.release import Release, advance
+from canary.spending import kept, runs_of, spend, warning
+from canary.store import Store
+from tests.canary.core.releases import PLAN, cause, opened
+
+MONEY = Money(10, 20, spent_before=1, baseline_per_hour=2, candidate_per_hour=3, control_per_hour=4)
+
+
+def release() -> Release:
+    """An attempt that began at 1000 s."""
+    return replace(opened(replace(PLAN, money=MONEY)), started=1000.0)
+
+
+def run(created_s: float, seconds: float = 1000.0, at_capacity: float = 800.0) -> dict:
+    """A load report: both arms were kept busy for so long."""
+    arm = {"seconds": seconds, "capacity": {"seconds": at_capacity, "requests_per_s": 9}}
+    return {"created_ms": created_s * 1000, "arms": {"baseline": arm, "candidate": arm}}
+
+
+def test_a_spend_is_the_sum_of_its_parts() -> None:
+    """Before, the hours of candidate and control, and half an hour of both arms under load."""
+    spent = spend(release(), [run(500)], 1000 + 3600)
+    assert spent.to_dict() == {"before": 1, "engines": 7, "load_tests": 2.5}
+    assert spent.total == 10.5
+
+
+def test_a_load_test_within_the_attempt_costs_the_baselines_hours_alone() -> None:
+    """The candidate's are counted already."""
+    assert spend(release(), [run(1500)], 1000).load_tests == 1
+
+
+def test_every_load_test_counts_and_each_once() -> None:
+    """Those that another report took the place of too; the last one may be of a version that kept no ledger."""
+    ledger = dict(map(kept, (run(400), run(500), run(500))))
+    assert len(ledger) == 2
+    assert spend(release(), runs_of(run(500), ledger), 1000).load_tests == 5
+    assert spend(release(), runs_of(run(300), ledger), 1000).load_tests == 7.5
+    assert runs_of(None, {}) == ()
+
+
+def test_an_end_ends_the_hours_and_a_retry_takes_them_over() -> None:
+    """What was spent is spent."""
+    ended = advance(release(), events.Abort(cause(1000 + 7200)))[0]
+    assert spend(ended, (), 1e9).engines == 14
+    retried = advance(ended, events.Retry(cause(9000)))[0]
+    assert spend(retried, (), 9000).to_dict() == {"before": 15, "engines": 0, "load_tests": 0}
+
+
+@pytest.mark.parametrize(("total", "word"), [(10.0, ""), (10.5, "spent 10.50 USD of a budget of 10.00")])
+def test_a_budget_that_is_spent_is_told(total: float, word: str) -> None:
+    """It holds nothing: the stop loss ends the release."""
+    assert warning(release(), total).startswith(word)
+    assert bool(warning(release(), total)) == bool(word)
+
+
+async def test_the_store_keeps_every_load_test_of_a_digest(store: Store) -> None:
+    """The report is the last one's; an evaluation costs no hours."""
+    for created in (400, 500, 500):
+        await store.put_report("m", "load", "d", run(created))
+    await store.put_report("m", "eval", "d", {"created_ms": 1})
+    assert len(await store.load_tests("m", "d")) == 2
+    assert await store.load_tests("m", "other") == {}
