@@ -34,6 +34,8 @@ def draw(state: JSON) -> RenderableType:
         parts.append(Text("No guardrail has looked at any traffic yet."))
     parts.append(Text(""))
     parts += [Text.assemble((f"{name}: ", "bold"), said) for name, said in _conditions(state)]
+    if state.get("reason"):
+        parts.append(Text.assemble((f"why {state.get('phase') or 'so'}: ", "bold"), str(state["reason"])))
     parts.append(Text.assemble(("next: ", "bold"), next_words(state)))
     return Group(*parts)
 

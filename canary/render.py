@@ -79,26 +79,35 @@ def _facts(state: JSON) -> Table:
 
 def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
     desired, actual = (_candidate(state.get(kind)) for kind in ("desired", "actual"))
-    yield "share", f"{bar(desired)} candidate {figures.share(desired)} desired, {figures.share(actual)} actual"
-    if workers := _workers(state.get("workers")):
-        yield "workers", workers
-    if togo := to_go(state):
-        yield "to go", escape(togo)
-    yield "spend", _spend(state)
-    if (took := state.get("rehearsal_ms")) is not None:
-        yield "rehearsal", f"the way back was tried before anybody was exposed: {figures.milliseconds(took)}"
-    for name, said in (
+    told = (
+        ("share", f"{bar(desired)} candidate {figures.share(desired)} desired, {figures.share(actual)} actual"),
+        ("workers", _workers(state.get("workers"))),
+        ("ramp", _ramp(state.get("ramp"))),
+        ("to go", escape(to_go(state))),
+        ("spend", _spend(state)),
+        *(("[yellow]warning[/]", escape(str(warning))) for warning in state.get("warnings") or ()),
+        ("rehearsal", _rehearsal(state.get("rehearsal_ms"))),
         ("reference", words.references(state.get("reference"))),
         ("load", words.load(state.get("load"))),
-    ):
-        if said:
-            yield name, said
-    for name, why in overlays(state.get("overlays")):
-        yield f"[yellow]{name}[/]", escape(why)
-    if (ahead := waiting(state)) and not (togo and state.get("obstacle") in COUNTED):
-        yield "waiting", escape(ahead)
-    if state.get("reason"):
-        yield "reason", escape(str(state["reason"]))
+        *((f"[yellow]{name}[/]", escape(why) or "yes") for name, why in overlays(state.get("overlays"))),
+        ("waiting", _uncounted(state)),
+        ("reason", escape(str(state.get("reason") or ""))),
+    )
+    return ((name, said) for name, said in told if said)
+
+
+def _ramp(ramp: JSON | None) -> str:
+    return f"on the way to {figures.percent(ramp['to'])}, in {ramp['parts_left']} more parts" if ramp else ""
+
+
+def _rehearsal(took_ms: float | None) -> str:
+    told = "the way back was tried before anybody was exposed"
+    return "" if took_ms is None else f"{told}: {figures.milliseconds(took_ms)}"
+
+
+def _uncounted(state: JSON) -> str:
+    """Say what is waited for, unless its numbers stand under "to go"."""
+    return "" if to_go(state) and state.get("obstacle") in COUNTED else escape(waiting(state))
 
 
 def _candidate(shares: Any) -> float | None:

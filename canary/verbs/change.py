@@ -27,7 +27,16 @@ def _order(
 
 
 def _carry_out(client: Client, model: str | None, order: Order, *, as_json: bool) -> None:
-    _tell(client.command(only_model(client, model), order), as_json=as_json)
+    state = client.command(only_model(client, model), order)
+    _tell(state, as_json=as_json)
+    if not as_json and not _noted(state, order):
+        typer.echo(f"nothing to {order.verb}: all is as it was", err=True)
+
+
+def _noted(state: dict[str, Any], order: Order) -> bool:
+    """Tell whether the release's story has this order; what changes nothing is not noted."""
+    told = state.get("timeline") or ()
+    return any(one["why"] == order.reason and str(one["actor"]).startswith(order.actor) for one in told)
 
 
 def _tell(state: dict[str, Any], *, as_json: bool) -> None:

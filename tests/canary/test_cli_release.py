@@ -299,3 +299,10 @@ def test_what_a_change_led_to_is_one_line_in_a_pipe(run, started):
     """However long a reason is: nothing wraps it."""
     code, out, _ = run("pause", "--reason", "word " * 60, *started)
     assert (code, out.count("\n")) == (0, 1)
+
+
+def test_a_change_that_changes_nothing_says_so(run, started):
+    """A second abort is no error, and nobody believes that it did something."""
+    assert "nothing" not in run("abort", "--reason", "no need", *started)[2]
+    code, out, err = run("abort", "--reason", "again", *started)
+    assert (code, "aborted" in out, err) == (0, True, "nothing to abort: all is as it was\n")

@@ -162,3 +162,16 @@ def test_what_stands_under_to_go_is_not_said_twice():
     """Time and samples are counted once."""
     assert "waiting  " not in text(render.status({**STATE, "obstacle": "samples"}))
     assert "waiting  " in text(render.status({**STATE, "obstacle": "gate"}))
+
+
+def test_a_ramp_and_a_warning_have_a_line_each():
+    """What moves by itself, and what will end the release."""
+    said = text(render.status({**STATE, "ramp": {"to": 50.0, "parts_left": 3}, "warnings": ["spent [all]"]}))
+    assert "ramp     on the way to 50 %, in 3 more parts" in said
+    assert "warning  spent [all]" in said
+
+
+def test_explain_says_why_a_release_is_where_it_is():
+    """Also where it ended before any guardrail looked."""
+    said = text(explain.draw({"phase": "rolled_back", "reason": "the engine died"}))
+    assert "why rolled_back: the engine died" in said
