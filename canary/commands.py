@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, TypeAlias
 
 from canary.card import ArmSpec
@@ -79,7 +80,8 @@ async def _tell(store: Store, command: Command, now: float) -> dict[str, Any]:
         _insist(command, release)
         event = await VERBS[command.verb](store, command, release, now)
         after, effects = advance(release, event)
-        if await _write(store, command, change_of(text, release, after, effects), effects):
+        known = await _known(store, release) if effects else {}
+        if await _write(store, command, change_of(text, release, after, effects, evidence=known), effects):
             return await status(store, command.model, now)
     raise _outrun(command)
 
@@ -98,14 +100,33 @@ async def _start(store: Store, command: Command, now: float) -> dict[str, Any]:
                 gone, effects = advance(prior, events.Supersede(command.cause(now)))
                 begin(gone, await _opening(store, spec), command.cause(now))  # a start that is refused ends nothing
                 plain = replace(command, idempotency_key="", if_generation=None)
-                await _write(store, plain, change_of(text, prior, gone, effects), effects)
+                change = change_of(text, prior, gone, effects, evidence=await _known(store, prior))
+                await _write(store, plain, change, effects)
                 command = replace(command, if_generation=None)
                 continue
         opening = await _opening(store, spec)
         release, effects = begin(prior, opening, command.cause(now))
-        if await _write(store, command, change_of(text, prior, release, effects), effects):
+        change = change_of(text, prior, release, effects, evidence=_begun(opening))
+        if await _write(store, command, change, effects):
             return await status(store, spec.model, now)
     raise _outrun(command)
+
+
+async def _known(store: Store, release: Release) -> dict[str, Any]:
+    """Return what the last look at this attempt saw, for the audit; a person's word counts whatever that was."""
+    try:
+        look = await store.last_look(release.model)
+        if look is not None and release.same_attempt(look["at"]):
+            return {**look["evidence"], "looked_ms": look["unix_ms"]}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # damaged: nothing is known
+    return {}
+
+
+def _begun(opening: Opening) -> dict[str, Any]:
+    """Return what a start rests on: which spec, and which digests."""
+    digests = {"baseline": opening.baseline.digest, "candidate": opening.candidate.digest}
+    return {"spec_sha256": sha256(opening.spec.encode()).hexdigest(), **digests}
 
 
 def _spec_of(command: Command) -> Spec:

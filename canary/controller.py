@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,7 @@ from canary.core.guardrails import Analysis
 from canary.core.guardrails import look as judge
 from canary.core.release import Release, advance
 from canary.core.tally import Reader, TallyError, blocks_before
-from canary.effects import change_of
+from canary.effects import brief, change_of
 from canary.metrics import Metrics
 from canary.spec import Spec
 from canary.spec import parse as parse_spec
@@ -180,7 +180,7 @@ class Controller:
             after, effects = advance(before, event)
             if not effects:
                 return after
-            change = change_of(text, before, after, effects, evidence=_brief(found))
+            change = change_of(text, before, after, effects, evidence=brief(event, found))
             committed = await self._store.commit(replace(change, fence=self._lease.fence))
             if committed.code == "ok":
                 _tell_log(before, after)
@@ -284,11 +284,6 @@ def _read(text: str) -> Release | None:
 def _spec(text: str) -> Spec:
     """Return the parsed spec; the same text is the same spec."""
     return parse_spec(text, "the release's spec")
-
-
-def _brief(found: Evidence | None) -> Mapping[str, Any]:
-    """Return the evidence of the moment, as the audit keeps it."""
-    return {} if found is None else found.to_dict()
 
 
 def _tell_log(before: Release, after: Release) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from canary.core import events
-from canary.core.events import Effect
+from canary.core.events import Effect, Event, Evidence
 from canary.core.state import Release
 from canary.records import Change
 
@@ -31,6 +31,16 @@ def change_of(
     return change
 
 
+def brief(event: Event, found: Evidence | None) -> Mapping[str, Any]:
+    """Return what an event rests on: what was found, else what it tells itself."""
+    match event:
+        case events.Tripped():
+            return {"tripped_ms": event.unix_ms}
+        case events.Relocated():
+            return {"replicas": dict(event.replicas)}
+    return {} if found is None else found.to_dict()
+
+
 def _places(before: Release | None, after: Release, evidence: Mapping[str, Any] | None) -> dict[str, str]:
     return {
         "model": after.model,
@@ -39,8 +49,34 @@ def _places(before: Release | None, after: Release, evidence: Mapping[str, Any] 
         "generation": str(after.generation),
         "before": "" if before is None else before.place,
         "after": after.place,
-        "evidence": json.dumps(evidence or {}, separators=(",", ":")),
+        "changed": _dumps(_changed(before, after)),
+        "evidence": _dumps(evidence or {}),
     }
+
+
+def _changed(before: Release | None, after: Release) -> dict[str, Any]:
+    """Return what became another, overlays and arms included: name -> before and after."""
+    old, new = {} if before is None else _facts(before), _facts(after)
+    return {name: [old.get(name), value] for name, value in new.items() if old.get(name) != value}
+
+
+def _facts(release: Release) -> dict[str, Any]:
+    return {
+        "phase": release.phase.value,
+        "percent": release.percent,
+        "step": release.step,
+        "attempt": release.attempt,
+        "generation": release.generation,
+        "paused": release.paused,
+        "held": release.held,
+        "frozen": release.frozen,
+        "baseline": release.baseline.engine,
+        "candidate": release.candidate.engine,
+    }
+
+
+def _dumps(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _publish(change: Change, effect: events.Publish) -> Change:

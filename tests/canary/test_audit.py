@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import suppress
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from canary.chain import Link, verify
 from canary.core.events import Cause
 from canary.records import Change
 from canary.store import Store
+from tests.canary.specs import SPEC
+from tests.canary.world import World
 from tests.support.valkey import Valkey
 
 
@@ -99,6 +103,45 @@ async def test_a_damaged_head_blocks_nothing_and_shows(store: Store) -> None:
     assert await change(store, "m", 1) == "ok"
     log = store.audit_log()
     assert "inserted at seq 1" in verify(await log.page(), await log.head()).fault
+
+
+async def test_every_change_of_a_release_has_before_after_and_evidence(store: Store) -> None:
+    """A person's word with what the last look saw, a start with its spec, a trip with its moment."""
+    world = World(store)
+    await world.to_canary()
+    await world.traffic(300)
+    await world.step()
+    for verb in ("pause", "resume", "freeze", "unfreeze"):
+        await world.say(verb, f"to {verb}")
+    await world.say("set-weight", args={"percent": 10})
+    await world.controller.tripped(await world.trip())
+    await world.say("retry")
+    await world.say("start", args={"spec": SPEC.replace("r1", "r2"), "where": "r.yaml", "supersede": True})
+    told = await store.audit()
+    known = {entry["what"]: json.loads(entry["evidence"]) for entry in told}
+    changed = {entry["what"]: json.loads(entry["changed"]) for entry in told}
+    assert [entry["what"] for entry in told if not (entry["after"] and json.loads(entry["changed"]))] == []
+    assert changed["pause"] == {"paused": ["", "to pause"]}
+    assert changed["unfreeze"] == {"frozen": ["to freeze", ""]}
+    assert changed["set-weight"]["percent"] == [5.0, 10.0]
+    assert known["pause"]["samples"] == 300
+    assert known["pause"]["looked_ms"] == int(world.now * 1000)
+    assert known["start"].keys() == {"spec_sha256", "baseline", "candidate"}
+    assert known["rolled_back"] == {"tripped_ms": int(world.now * 1000) - 20}
+
+
+async def test_a_damaged_look_keeps_no_one_from_rolling_back(store: Store) -> None:
+    """Nothing is known then, and that is written."""
+    world = World(store)
+    await world.to_canary()
+    for text in ("nonsense", "[]", '{"at": 1}', '{"at": "r1/1/canary/1", "evidence": 1, "unix_ms": 1}'):
+        await store._redis.set(keys.look("m"), text)
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # the status that follows cannot be told
+            await world.say("rollback")
+        assert (await store.audit())[-1]["what"] == "rollback"
+        assert (await store.audit())[-1]["evidence"] == "{}"
+        await store._redis.delete(keys.look("m"))
+        await world.say("retry")
 
 
 async def test_pages_follow_one_another(store: Store) -> None:
