@@ -14,7 +14,7 @@ from tests.canary import materials
 from tests.canary.test_cli_release import run, spec, started, way  # noqa: F401 - fixtures
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas" / "output.json"
-CONTRACT = set(["model", "release", "phase", "step", "generation", "desired", "actual", "overlays", "guardrails"])
+CONTRACT = {"model", "release", "phase", "step", "generation", "desired", "actual", "overlays", "guardrails"}
 REASON = ("--reason", "x")
 
 
