@@ -89,4 +89,4 @@ def _way(row: Entry) -> str:
     led = f"{after.phase} {figures.percent(after.percent)}"
     if before.phase and before != after:
         led = f"{before.phase} {figures.percent(before.percent)} → {led}"
-    return f"{what}: {led}"
+    return led if what == after.phase else f"{what}: {led}"
