@@ -35,7 +35,7 @@ class Metrics:
         )
 
         self._notifications = Counter(
-            "linnet_notifications",
+            "linnet_notifications_total",
             "Notifications and their tries, by what became of them.",
             ["result"],
             registry=self._registry,
