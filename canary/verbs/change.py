@@ -30,7 +30,7 @@ def _carry_out(client: Client, model: str | None, order: Order, *, as_json: bool
     state = client.command(only_model(client, model), order)
     _tell(state, as_json=as_json)
     if not as_json and not _noted(state, order):
-        typer.echo(f"nothing to {order.verb}: all is as it was", err=True)
+        typer.echo(f"{order.verb}: nothing changed, all is as it was", err=True)
 
 
 def _noted(state: dict[str, Any], order: Order) -> bool:

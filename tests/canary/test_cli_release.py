@@ -303,6 +303,6 @@ def test_what_a_change_led_to_is_one_line_in_a_pipe(run, started):
 
 def test_a_change_that_changes_nothing_says_so(run, started):
     """A second abort is no error, and nobody believes that it did something."""
-    assert "nothing" not in run("abort", "--reason", "no need", *started)[2]
+    assert "nothing changed" not in run("abort", "--reason", "no need", *started)[2]
     code, out, err = run("abort", "--reason", "again", *started)
-    assert (code, "aborted" in out, err) == (0, True, "nothing to abort: all is as it was\n")
+    assert (code, "aborted" in out, err) == (0, True, "abort: nothing changed, all is as it was\n")
