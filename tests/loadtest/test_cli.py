@@ -15,13 +15,13 @@ SPEC = """
 model: m
 release: r-1
 decision:
-  goal: {{metric: accuracy, text: "better"}}
+  goal: {{metric: domain_accuracy, text: "better"}}
   baseline: "today"
   data: {{sources: ["s"], licence: "MIT", known_bias: "none"}}
   budget: {{usd: 1, stop_loss_usd: 2, spent_before_usd: 0, opportunity: "o", risk: "r"}}
   risks: ["none"]
   evaluation: {{domain: domain.jsonl, general: general.jsonl}}
-  success: {{accuracy: {{min_gain: 0.01}}}}
+  success: {{domain_accuracy: {{min_gain: 0.01}}}}
   rollback: "back"
 arms:
   baseline: {{engine: base, served_model: base, usd_per_hour: 1.0}}
@@ -131,7 +131,7 @@ def test_both_arms_are_run_and_the_report_is_kept(served, control, spec, capsys,
     assert figures["ok"] == figures["sent"] > 0
     assert 10 <= figures["ttft"]["p50"] < 100
     assert figures["capacity"]["requests"] >= 4
-    assert report["cost_ratio"] == pytest.approx(1, rel=0.3)
+    assert 1 / 3 < report["cost_ratio"] < 3  # equal engines, on cores that may be anybody's
     needed = {
         "arm",
         "rate",

@@ -26,6 +26,7 @@ NARROW = Policy(
 WIDE = Policy(
     (Guard("error_rate", 0.05), Guard("ttft_p95", 1.5), Guard("tpot_p95", 1.5), Guard("cost_per_token", 1.2)),
     min_samples=60,
+    noise={"ttft": 0.0, "tpot": 0.0},  # a thousand requests tell nothing of machines
 )
 
 
@@ -35,7 +36,9 @@ def verdicts(policy: Policy, seed: int, share: float, *, looks: int, each: int, 
     sums = {(Arm.CANDIDATE.value, ""): Tally(), (Arm.BASELINE.value, ""): Tally()}
     for number in range(1, looks + 1):
         for _ in range(each):
-            ledger.record(answer(chance, candidate=chance.random() < share, slow=slow))
+            outcome = answer(chance, candidate=chance.random() < share, slow=slow)
+            ledger.assigned(1, outcome.arm, "")
+            ledger.record(outcome)
             ledger.pair(1, "", round(chance.gauss(0, 0.15), 3))
         for (_, arm, slice_), tally in parse({k: str(v) for k, v in ledger.drain().items()}).items():
             sums[arm, slice_] = merged([sums[arm, slice_], tally])
