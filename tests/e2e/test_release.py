@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 
 from tests.e2e.specs import write_spec
-from tests.e2e.story import answered, audit, in_canary, place
+from tests.e2e.story import answered, audit, in_canary, place, prove_success
 from tests.support.stack import LINNET, LocalStack, until
 from tests.support.users import Users
 
@@ -31,17 +31,21 @@ def test_a_release_goes_all_the_way_and_back(running_stack: LocalStack) -> None:
 
     tested = stack.linnet("loadtest", spec)
     assert (tested.code, tested.out.count("pass:")) == (0, 1), tested
-    with _watching(stack) as watch, Users(stack.gateway) as users:
-        waited = stack.linnet("status", "--wait", "promoted", "--timeout", "60s")
-        assert waited.code == 0, waited
-        assert users.count("candidate") > 0
-        assert watch.wait(10) == 0
+    prove_success(stack)
+    with _watching(stack) as watch:
         assert watch.stdout is not None
-        seen = watch.stdout.read()
+        seen = watch.stdout.readline()  # it watches before users come, so it cannot miss the shadow
+        with Users(stack.gateway) as users:
+            waited = stack.linnet("status", "--wait", "promoted", "--timeout", "60s")
+            assert waited.code == 0, waited
+            assert users.count("candidate") > 0
+            assert watch.wait(10) == 0
+            seen += watch.stdout.read()
     assert users.errors() == []
     phases = ["draft", "preflight", "shadow", "canary", "bake", "promoted"]
     assert list(dict.fromkeys(entry["phase"] for entry in stack.status()["timeline"])) == phases
-    assert all(phase in seen for phase in phases[2:])
+    assert all(phase in seen for phase in phases[2:]), seen
+    assert 0 <= stack.status()["rehearsal_ms"] < 1000
     assert json.loads(stack.linnet("history", "--json").out)[-1]["result"] == "promoted"
     assert _asked(stack) == "math-w8a8"
 
