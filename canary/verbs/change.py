@@ -100,6 +100,7 @@ def read_spec(path: Path) -> Spec:
 def set_weight(
     percent: Annotated[str, typer.Argument(metavar="PERCENT", help="The candidate's share of traffic, 0..100.")],
     *,
+    ramp: Annotated[str, typer.Option("--ramp", help="Move there in small steps over this time: 30s, 2m.")] = "0s",
     reason: Reason = None,
     if_generation: IfGeneration = None,
     model: Model = None,
@@ -110,7 +111,8 @@ def set_weight(
     """Set the candidate's share by hand; this pauses automation."""
     share = weight(percent)
     what = f"The candidate's share goes to {share:g} %, and automation is paused until `linnet resume`."
-    order = _order("set-weight", reason, if_generation, {"percent": share}, what=what)
+    args = {"percent": share, "ramp": options.duration(ramp, "--ramp")}
+    order = _order("set-weight", reason, if_generation, args, what=what)
     _carry_out(connect(url, store), model, order, as_json=as_json)
 
 

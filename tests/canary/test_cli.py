@@ -61,6 +61,7 @@ CHANGES = ("pause", "resume", "abort", "rollback", "retry", "freeze", "unfreeze"
         (("set-weight", "101", "--reason", "x"), 2, "from 0 to 100"),
         (("set-weight", "nan", "--reason", "x"), 2, "from 0 to 100"),
         (("set-weight", "half", "--reason", "x"), 2, "from 0 to 100"),
+        (("set-weight", "5", "--ramp", "soon", "--reason", "x"), 2, "not a length of time"),
         (("set-weight", "5%", "--reason", "x", "--url", DEAD), 3, "control plane"),
         (("start", "none.yaml", "--reason", "x"), 2, "none.yaml:1: cannot be read"),
         (("eval", "none.yaml"), 2, "none.yaml:1: cannot be read"),
