@@ -206,12 +206,14 @@ async def _done_before(store: Store, command: Command) -> bool:
 
 
 async def _write(store: Store, command: Command, change: Change, effects: tuple[Effect, ...]) -> bool:
-    """Write one change; False if another was faster. Nothing to do is done."""
+    """Write one change; False if another was faster. Nothing to do is done, and is not to do again under its key."""
+    key, reply = command.idempotency_key, json.dumps({"verb": command.verb, "generation": change.audit["generation"]})
     if not effects:
+        if key:
+            await store.remember(command.model, key, reply)
         return True
-    if command.idempotency_key:
-        reply = json.dumps({"verb": command.verb, "generation": change.audit["generation"]})
-        change = replace(change, key=command.idempotency_key, reply=reply)
+    if key:
+        change = replace(change, key=key, reply=reply)
     return (await store.commit(change)).code in {"ok", "replayed"}
 
 

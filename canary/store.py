@@ -184,6 +184,10 @@ class Store:
         """Return the reply of a command that was carried out before under this idempotency key."""
         return cast("str | None", await self._ask(self._redis.get(keys.command(model, key))))
 
+    async def remember(self, model: str, key: str, reply: str) -> None:
+        """Keep for a day that a command under this idempotency key had nothing to change."""
+        await self._ask(self._redis.set(keys.command(model, key), reply, ex=86_400, nx=True))
+
     async def attempts(self, model: str, release: str) -> int:
         """Return how many attempts of `release` were started."""
         return int(await self._ask(self._redis.hget(keys.attempts(model), release)) or 0)

@@ -174,6 +174,15 @@ async def test_a_repeated_command_is_carried_out_once(world: World) -> None:
     assert [entry["what"] for entry in await world.store.audit("m")].count("set-weight") == 2
 
 
+async def test_a_command_that_had_nothing_to_do_is_not_carried_out_when_it_comes_again(world: World) -> None:
+    """An abort of nothing, repeated after a retry, does not end the new attempt."""
+    await world.to_canary()
+    await world.say("abort")
+    await world.say("abort", idempotency_key="k2")
+    await world.say("retry")
+    assert (await world.say("abort", idempotency_key="k2"))["phase"] == "draft"
+
+
 async def test_an_operator_and_a_controller_race_without_loss(world: World) -> None:
     """Whoever is faster, every change is a step of its own and the end is the person's abort."""
     await world.to_canary()
