@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Events, Floats, Ints, Ratio
 from bench.guardrails.streams import Reports
+from canary.core.signals.sight import Z95
 from canary.core.tally import COST2_GRID, COST_GRID, GROUP_COST_GRID, GROUPS, SQUARES
 
 RATES = {"error_rate": "failed", "empty": "empty", "truncated": "truncated"}
@@ -39,8 +40,13 @@ class Rates:
         both = n.min(axis=-1) > 0
         weight = np.where(both, n.prod(axis=-1) / np.maximum(1, n.sum(axis=-1)), 0.0)
         rate = k / np.maximum(1, n)
-        difference = (weight * (rate[..., CANDIDATE] - rate[..., BASELINE])).sum(axis=1)
-        found: Bools = difference > margin * weight.sum(axis=1)
+        apart = rate[..., CANDIDATE] - rate[..., BASELINE]
+        found: Bools = (weight * apart).sum(axis=1) > margin * weight.sum(axis=1)
+        doubted = np.minimum(1.0, (k + 1) / (n + 2))
+        error = np.sqrt((doubted * (1 - doubted) / np.maximum(1, n)).sum(axis=-1))
+        late = both & (apart - Z95 * error > margin)
+        last = n.shape[1] - 1 - np.argmax((n.sum(axis=-1) > 0)[:, ::-1], axis=1)
+        found |= np.take_along_axis(late, last[:, None], axis=1)[:, 0]
         return found
 
 

@@ -38,7 +38,8 @@ def read_rate(event: Kind, sight: Sight) -> Reading:
     """Read a rate of events among completed requests; the margin is a difference of rates, 0.005 = 0.5 pp.
 
     The estimate is that of requests. For the evidence a unit, such as a sticky user, is one request and at most one
-    event: what it does again is no new chance.
+    event: what it does again is no new chance. Harm since the share last changed is beyond the margin too, if it
+    plainly is by itself: earlier stages without it would hide it for as long as they were.
     """
     views, (candidate, baseline) = sight.random, sight.sums
     if unknown := trouble(candidate, baseline) or event.impossible(candidate, baseline):
@@ -46,10 +47,12 @@ def read_rate(event: Kind, sight: Sight) -> Reading:
     (k_c, n_c), (k_b, n_b) = ((arm.count(*event.names), arm.count("done")) for arm in (candidate, baseline))
     stages = [_events(view, event) for view in views]
     estimate, error = _difference(views, event)
-    beyond = estimate > sight.margin
+    late, doubt = _difference(views[-1:], event)
+    beyond = estimate > sight.margin or late - Z95 * doubt > sight.margin
     return Reading(
         facts=f"{k_c}/{n_c} ({k_c / n_c:.1%}) against {k_b}/{n_b} ({k_b / n_b:.1%}), {100 * estimate:+.1f} pp "
-        f"{'>' if beyond else '<='} {100 * sight.margin:+.3g} pp allowed",
+        f"{'>' if estimate > sight.margin else '<='} {100 * sight.margin:+.3g} pp allowed"
+        f"{f', {100 * late:+.1f} pp since the share changed' if beyond and estimate <= sight.margin else ''}",
         missing=short(units(candidate), units(baseline), sight.min_samples, "completed requests"),
         n=units(candidate),
         estimate=estimate,

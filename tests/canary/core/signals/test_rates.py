@@ -93,3 +93,15 @@ def test_every_flaw_of_an_answer_is_a_rate_of_its_own(name: str) -> None:
         read("error_rate", StageView(1, 0.5, arm(200, error=30), arm(200)), margin=0.1).fail
     )
     assert errors.fail == pytest.approx(0.0)
+
+
+def test_harm_that_began_with_the_last_share_is_not_hidden_by_the_stages_before() -> None:
+    """Two thirds of a bake's answers fail, after two long stages without an error: over all of it +4.9 pp."""
+    quiet = [StageView(1, 0.05, arm(600), arm(11_400)), StageView(2, 0.5, arm(6_000), arm(6_000))]
+    got = read("error_rate", *quiet, StageView(3, 0.95, arm(5_700, error=3_800), arm(300)), margin=0.05)
+    assert got.estimate is not None
+    assert got.estimate < 0.05
+    assert got.beyond
+    assert "+66.7 pp since the share changed" in got.facts
+    few = read("error_rate", *quiet, StageView(3, 0.95, arm(57, error=6), arm(3)), margin=0.05)
+    assert not few.beyond  # it may be chance
