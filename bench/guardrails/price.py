@@ -1,8 +1,8 @@
 """What evidence costs: microseconds a request in a worker, milliseconds a decision: `python -m bench.guardrails.price`.
 
 CPU time of one process on the interpreted source; the smallest of several rounds, because a busy machine only ever adds
-to it. A decision is a look at every guardrail there is on three slices, in the fourth stage of an attempt, with the
-sums read from the store's text and the memory written down. Writes bench/results/decisions.md.
+to it. A decision is a look at every guardrail there is on three slices, in the first and the fourth stage of an
+attempt, with the sums read from the store's text and the memory written down. Writes bench/results/decisions.md.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from canary.core.tally import Reader, Tally
 START = 1_800_000_000.0
 SLICES = ("", "domain", "general")
 SHARES = (0.05, 0.1, 0.25, 0.5)
+Shares = tuple[float, ...]
 REQUESTS = 1500  # a stage and slice
 LOOKS, ROUNDS = 20, 5
 MARGINS = {"rate": 0.01, "ratio": 1.1, "difference": -0.02, "limit": 0.2, "seconds": 2.0}
@@ -64,10 +66,10 @@ def outcome(
     )
 
 
-def attempt(seed: int = 1) -> list[Sums]:
-    """Return the store's text at each of some looks, a second apart, in the attempt's last stage."""
+def attempt(shares: Shares, seed: int = 1) -> list[Sums]:
+    """Return the store's text at each of some looks, a second apart, in the last stage of an attempt."""
     chance, ledger = np.random.default_rng(seed), Ledger()
-    for stage, _ in enumerate(SHARES, start=1):
+    for stage, _ in enumerate(shares, start=1):
         for slice_ in SLICES[1:]:
             for arm in Arm:
                 for number in range(REQUESTS):
@@ -82,24 +84,24 @@ def attempt(seed: int = 1) -> list[Sums]:
             sums[name] = sums.get(name, 0) + amount
         found.append({name: str(amount) for name, amount in sums.items()})
         for _ in range(20):
-            arm = Arm.CANDIDATE if chance.random() < SHARES[-1] else Arm.BASELINE
-            ledger.record(outcome(chance, arm, START + REQUESTS // 20 + second, len(SHARES), slice_=SLICES[1]))
+            arm = Arm.CANDIDATE if chance.random() < shares[-1] else Arm.BASELINE
+            ledger.record(outcome(chance, arm, START + REQUESTS // 20 + second, len(shares), slice_=SLICES[1]))
     return found
 
 
-def stages(tallies: Mapping[tuple[int, str, str], Tally]) -> list[StageEvidence]:
+def stages(tallies: Mapping[tuple[int, str, str], Tally], shares: Shares) -> list[StageEvidence]:
     """Return the sums by stage."""
     grouped: dict[int, dict[tuple[str, str], Tally]] = {}
     for (stage, arm, slice_), tally in tallies.items():
         grouped.setdefault(stage, {})[arm, slice_] = tally
-    return [StageEvidence(stage, SHARES[stage - 1], found) for stage, found in sorted(grouped.items())]
+    return [StageEvidence(stage, shares[stage - 1], found) for stage, found in sorted(grouped.items())]
 
 
-def decisions() -> dict[str, float]:
+def decisions(shares: Shares) -> dict[str, float]:
     """Return milliseconds of one decision: reading the sums, judging, writing the memory down."""
-    held, texts = policy(), attempt()
+    held, texts = policy(), attempt(shares)
     reader, spent = Reader(), dict[str, float]()
-    analysis, _ = look(Analysis.initial(), held, stages(reader.read(texts[0])), START)
+    analysis, _ = look(Analysis.initial(), held, stages(reader.read(texts[0]), shares), START)
 
     def timed(name: str, begun: float) -> float:
         now = time.process_time()
@@ -108,7 +110,7 @@ def decisions() -> dict[str, float]:
 
     for second, text in enumerate(texts[1:], start=1):
         begun = time.process_time()
-        seen = stages(reader.read(text))
+        seen = stages(reader.read(text), shares)
         begun = timed("sums read", begun)
         analysis, _ = look(analysis, held, seen, START + REQUESTS // 20 + second)
         begun = timed("judged", begun)
@@ -154,21 +156,24 @@ def least(measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     return {name: min(one[name] for one in rounds) for name in rounds[0]}
 
 
-def page(ms: Mapping[str, float], us: Mapping[str, float], keys: int) -> str:
+def page(ms: Mapping[int, Mapping[str, float]], us: Mapping[str, float], keys: int) -> str:
     """Return the results as a page."""
     made = (
         f"{datetime.now(UTC):%Y-%m-%d}. Made by `python -m bench.guardrails.price`: CPU time of one process on the "
         f"interpreted source, the smallest of {ROUNDS} rounds. A decision is over {len(SIGNALS)} guardrails on "
-        f"{len(SLICES)} slices ({keys} in all), four stages, {4 * 2 * 2 * REQUESTS:,} requests."
+        f"{len(SLICES)} slices ({keys} in all), in stage 1 or 4 of an attempt, {4 * REQUESTS:,} requests a stage."
     )
-    rows = [f"| a decision: {name} | {value:.1f} ms |" for name, value in ms.items()]
+    rows = [
+        f"| a decision, stage {at}: {name} | {value:.1f} ms |" for at, one in ms.items() for name, value in one.items()
+    ]
     rows += [f"| a request: {name} | {value:.2f} us |" for name, value in us.items()]
     return "\n".join(["# What evidence costs", "", made, "", "| what | cost |", "|---|---:|", *rows, ""])
 
 
 def main() -> None:
     """Measure and write."""
-    text = page(least(decisions), least(requests), len(policy().weights()))
+    keys = len(policy().weights())
+    text = page({len(one): least(partial(decisions, one)) for one in (SHARES[-1:], SHARES)}, least(requests), keys)
     _OUT.write_text(text)
     print(text)
 
