@@ -22,7 +22,7 @@ from canary import keys, scripts
 from canary.chain import sealed
 from canary.core.events import Cause
 from canary.errors import Conflict, Unknown, Usage
-from canary.link import bounded, heard
+from canary.link import bounded, ending, heard
 
 PREFIX = "lk-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
@@ -193,7 +193,7 @@ class ApiKeys:
         async with aclosing(self._redis.pubsub()) as channel:
             await bounded(channel.subscribe(keys.API_KEYS_CHANGED), self._url)
             yield "", ""
-            while True:
+            while not ending():
                 message = await heard(channel, self._url)
                 if message.get("type") == "message":
                     key_hash, _, text = str(message["data"]).partition(" ")

@@ -26,6 +26,7 @@ from canary.core.guardrails import look as judge
 from canary.core.release import Release, advance
 from canary.core.tally import Reader, TallyError, blocks_before
 from canary.effects import brief, change_of
+from canary.link import ending
 from canary.metrics import Metrics
 from canary.spec import Spec
 from canary.spec import parse as parse_spec
@@ -219,8 +220,8 @@ class Controller:
 
     async def _for_ever(self, once: Callable[[], Awaitable[None]], say: logging.Logger | None) -> None:
         """Repeat; while the store is lost say so once, wait longer each time, and decide nothing."""
-        wait, task = 0.0, asyncio.current_task()
-        while task is None or not task.cancelling():  # a library that swallows a cancellation must not keep us alive
+        wait = 0.0
+        while not ending():
             try:
                 await once()
                 if wait and say:

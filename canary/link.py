@@ -80,6 +80,12 @@ async def heard(channel: PubSub, url: str) -> dict[str, Any]:
     raise StoreError(f"store {where(url)}: silent for two seconds; is it stopped?")
 
 
+def ending() -> bool:
+    """Tell whether this task was cancelled: a library that swallows a cancellation must not keep a loop alive."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def trouble(url: str, error: BaseException) -> str:
     """Return the one line an operator reads."""
     lines = str(error).splitlines()

@@ -17,7 +17,7 @@ from canary.apikeys import ApiKeys
 from canary.audit import AuditLog
 from canary.chain import sealed
 from canary.core.arms import Split
-from canary.link import StoreError, bounded, heard, loads, open_redis
+from canary.link import StoreError, bounded, ending, heard, loads, open_redis
 from canary.records import Batch, Change, Committed, Lease, Trip
 from canary.spending import kept
 from canary.usage import Usage
@@ -98,7 +98,7 @@ class Store:
                 split = _legible(text)
                 if split is not None:
                     yield split
-            while True:
+            while not ending():
                 split = _split(await heard(channel, self.url))
                 if split is not None:
                     yield split

@@ -20,7 +20,7 @@ from typing import Any
 
 from canary import keys
 from canary.errors import SpecError
-from canary.link import loads
+from canary.link import ending, loads
 from canary.metrics import Metrics
 from canary.notify.message import Message, kinds, message
 from canary.notify.sender import Result, Sender
@@ -91,7 +91,7 @@ class Notifier:
     async def run(self) -> None:
         """Follow and send until cancelled."""
         try:
-            while not _ending():
+            while not ending():
                 try:
                     await self._term()
                 except StoreError:
@@ -118,7 +118,7 @@ class Notifier:
 
     async def _follow(self, lease: Lease, term: Term, position: str) -> None:
         audit, read, saved = self._store.audit_log(), position, position
-        while self._lease() == lease and not _ending():
+        while self._lease() == lease and not ending():
             try:
                 for entry in await audit.wait(read, _POLL_MS):
                     await self._take(entry, term)
@@ -150,7 +150,7 @@ class Notifier:
             if result is Result.RETRIED and tries == TRIES:
                 result = Result.FAILED
             self.count(target, result, line)
-            if result is not Result.RETRIED or _ending():
+            if result is not Result.RETRIED or ending():
                 return
             await self._sleep(pause(tries, random.random()))  # noqa: S311 - spreads tries, guards nothing
 
@@ -188,13 +188,13 @@ class Term:
             task.cancel()
 
     async def _serve(self, target: NotifySpec, queue: asyncio.Queue[Message]) -> None:
-        while not _ending():
+        while not ending():
             told = await queue.get()
             try:
                 await self._notifier.deliver(target, told)
             except Exception as error:  # noqa: BLE001 - one message must not be the end of all
                 self._notifier.count(target, Result.FAILED, _line(error))
-            if not _ending():
+            if not ending():
                 self.progress.done(told.entry)
 
 
@@ -206,12 +206,6 @@ def _receivers(release: str) -> tuple[NotifySpec, ...]:
         return parse(value["spec"], "the release's spec").notify
     except (SpecError, ValueError, KeyError, TypeError):
         return ()
-
-
-def _ending() -> bool:
-    """Tell whether this task was cancelled: a library that swallows a cancellation must not keep us alive."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from canary.core.arms import Split
+from canary.link import ending
 from canary.store import Store, StoreError, parse_split
 from gateway.record.metrics import Metrics
 from gateway.split.splits import Splits
@@ -129,7 +130,7 @@ class Follower:
 async def forever(what: str, act: Callable[[], Awaitable[None]], pause_s: float) -> None:
     """Do something again and again. A store that is lost is told once; nothing that goes wrong here ends the worker."""
     well = True
-    while True:
+    while not ending():
         try:
             await act()
             well = True

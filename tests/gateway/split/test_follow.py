@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -191,3 +192,19 @@ async def test_nothing_beside_the_requests_ends_a_worker(caplog: pytest.LogCaptu
             await forever("failing", fails, 0.001)
     assert turns > 3
     assert caplog.text.count("failing failed") == 1
+
+
+async def test_a_cancellation_that_a_library_swallows_ends_the_loop_all_the_same():
+    """Else a worker never comes to its end."""
+    began = asyncio.Event()
+
+    async def swallow() -> None:
+        began.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(forever("nothing", swallow, 0.0))
+    await began.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.done()
