@@ -92,7 +92,7 @@ def remember(
 
 
 def follow(analysis: Analysis, policy: Policy, views: Views, machines: Machines, now: float) -> dict[Key, Course]:
-    """Take the blocks that have closed since the last look; what a reference tells is believed from the first on."""
+    """Take the blocks that have closed since the last look; what a reference tells at the first look is believed."""
     courses, followed = dict(analysis.courses), set[Key]()
     for guard in policy.guards:
         lag = SIGNALS[guard.name].lag

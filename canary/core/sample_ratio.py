@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from scipy.special import betaln, xlog1py, xlogy
@@ -59,20 +60,14 @@ def find(views: Sequence[StageView]) -> Finding:
     why = (
         f"chance did not divide them (evidence e^{evidence:.1f} over e^{LOG_BAR:.1f})" if evidence >= LOG_BAR else "ok"
     )
-    found = _finding(verdict, f"{facts}; {why}")
-    return Finding(
-        guardrail=found.guardrail,
-        slice="",
-        verdict=verdict,
-        reason=found.reason,
+    return replace(
+        _finding(verdict, f"{facts}; {why}"),
         estimate=n / of / meant,
         low=(n / of - error) / meant,
         high=(n / of + error) / meant,
         margin=1 + TOLERANCE,
         evidence=evidence,
-        threshold=LOG_BAR,
         n=n,
-        on_breach=OnBreach.PAUSE,
     )
 
 
