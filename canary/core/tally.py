@@ -57,7 +57,7 @@ class Tally:
     Later events of the same unit in the attempt: `assigned_again`, `done_again`, `failed_again` (errors and timeouts),
     `empty_again`, `truncated_again`, `refusal_again`, `malformed_again`, `repetition_again`. See `events`.
 
-    Warm requests, of a unit only the first that has a latency: histograms `ttft.B`, `tpot.B`, `stall.B` by log bucket; of
+    Warm requests, of a unit only the first that is timed: histograms `ttft.B`, `tpot.B`, `stall.B` by log bucket; of
     those whose arm was drawn in the 10 s from 10 N (Unix seconds) `ttft@N.n`, `ttft@N.k` and `ttft@N.kk`, how many they
     are and the sums of their buckets and of those squared, and `tpot@N` likewise.
 
