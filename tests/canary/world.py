@@ -11,6 +11,7 @@ from typing import Any
 from canary.commands import Command, execute
 from canary.controller import Controller
 from canary.core.release import Phase, Release
+from canary.link import ending
 from canary.metrics import Metrics
 from canary.store import Batch, Store, StoreError, Trip
 from tests.canary.specs import SPEC
@@ -52,7 +53,7 @@ async def following(store: Store, model: str = "m", worker: str = "w") -> AsyncI
     """Let a worker live, by the real clock, that hears of every split within 20 ms; a lost store is waited for."""
 
     async def follow() -> None:
-        while True:
+        while not ending():
             with suppress(StoreError):
                 now_ms, split = int(time.time() * 1000), await store.read_split(model)
                 await store.heartbeat(worker, now_ms)
