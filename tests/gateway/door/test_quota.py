@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from canary import keys as names
 from canary.apikeys import KeyLimits, Scope, checked
 from canary.core.events import Cause
-from canary.link import StoreError
+from canary.link import StoreError, ending
 from canary.store import Store
 from canary.usage import Heard, Usage, Used
 from gateway.door.access import Caller
@@ -380,7 +380,7 @@ async def looping() -> AsyncIterator[Callable[[Quota], None]]:
     tasks = set()
 
     async def forever(quota: Quota) -> None:
-        while True:
+        while not ending():
             with suppress(StoreError):
                 await quota.sync()
 
