@@ -14,7 +14,7 @@ from canary.core.finding import Finding
 from canary.core.guardrails import StageEvidence
 from canary.core.state import Phase, Release
 from canary.core.tally import Tally, merged
-from canary.spending import runs_of, seconds, spend
+from canary.spending import runs_of, seconds, spend, tokens
 
 DOWN = frozenset({"ended", "failed", "stopped", "down", "dead"})  # states of an engine that cannot serve
 READY = "ready"  # registered by the stack once an engine has answered
@@ -63,7 +63,7 @@ def evidence(
         missing=tuple(_missing(release, seen.reports)) if release.phase is Phase.PREFLIGHT else (),
         unready=(*((seen.trouble,) if seen.trouble else ()), *_unready(release, seen.engines)),
         frozen=frozen,
-        spend_usd=spend(release, runs_of(load, seen.load_tests), now).total,
+        spend_usd=spend(release, runs_of(load, seen.load_tests), seen.tallies, now).total,
         prices=prices(load),
         heard=seen.heard,
         rps=arriving(release, seen.tallies, now),
@@ -122,10 +122,11 @@ def illegible(load: Mapping[str, Any]) -> str:
     """Say what of a load report cannot be read, "" if all can: what is in the store must never stop a look."""
     try:
         found = [*(amount for price in prices(load).values() for amount in price), float(load.get("created_ms", 0))]
-        found += [seconds(load, arm) for arm in Arm] + [dollars for _, dollars in bills(load)]
+        found += [float(n) for arm in Arm for n in (seconds(load, arm), *tokens(load, arm).values())]
+        found += [dollars for _, dollars in bills(load)]
         found += [served(load, arm) or 0.0 for arm in Arm]
         list(load.get("reasons", ()))
-    except (AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+    except (AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
         return f"{type(error).__name__}: {error}"
     return "" if all(map(math.isfinite, found)) else "a number that is not finite"
 

@@ -55,11 +55,16 @@ CAPTIONS: Final[dict[str, dict[str, str]]] = {
         "success": "By metric, what must be gained; without it there is no promotion.",
         "rollback": "How the team retreats.",
     },
+    "TokenRates": {
+        "prompt": "US dollars a million prompt tokens.",
+        "completion": "US dollars a million completion tokens.",
+    },
     "ArmSpec": {
         "engine": "The engine's name, as metrics and the running stack know it.",
         "served_model": "The name that the engine knows the model by.",
         "quantization": "For the record, such as compressed-tensors.",
         "usd_per_hour": "What its engines cost an hour, all replicas together.",
+        "usd_per_million_tokens": "What its tokens cost, where they are paid for and not the hours.",
         "replicas": "Where it is served; left out, where the running stack says.",
         "digest": "The identity of what is served; left out, what the running stack says.",
     },

@@ -67,15 +67,32 @@ class Decision(Part):
     rollback: Text
 
 
+class TokenRates(Part):
+    """US dollars a million tokens, of prompts and of completions."""
+
+    prompt: Usd
+    completion: Usd
+
+
 class ArmSpec(Part):
-    """An engine by name; replicas and digest come from the running stack unless given here."""
+    """An engine by name; replicas and digest come from the running stack unless given here.
+
+    It is paid by the hour or by the token.
+    """
 
     engine: Name
     served_model: Text
     quantization: Text | None = None
     usd_per_hour: Usd = 0.0
+    usd_per_million_tokens: TokenRates | None = None
     replicas: Urls = ()
     digest: Text | None = None
+
+    @property
+    def rates(self) -> tuple[float, float] | None:
+        """Return USD a million prompt and completion tokens, None where hours are paid."""
+        rates = self.usd_per_million_tokens
+        return None if rates is None else (rates.prompt, rates.completion)
 
 
 class ControlSpec(Part):

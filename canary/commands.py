@@ -13,10 +13,13 @@ from canary.core import events
 from canary.core.arms import Endpoint
 from canary.core.events import Cause, Effect, Event, Evidence
 from canary.core.release import NotAllowed, Opening, Release, advance, begin
+from canary.core.tally import TallyError
+from canary.core.tally import parse as parse_sums
 from canary.effects import change_of
 from canary.errors import Conflict, Refused, Unreachable, Usage
 from canary.records import Change
 from canary.spec import Spec, parse
+from canary.spending import tokens_usd
 from canary.status import FRESH_S, read, read_any, status
 from canary.store import Store, StoreError
 
@@ -247,6 +250,15 @@ async def _promote(store: Store, command: Command, release: Release, now: float)
     return events.Promote(command.cause(now), evidence, skip_analysis=bool(command.args.get("skip_analysis")))
 
 
+async def _retry(store: Store, command: Command, release: Release, now: float) -> Event:
+    """The next attempt goes on from what this one cost; sums that cannot be read must not make it cheaper."""
+    try:
+        tallies = parse_sums(await store.tallies(release.model, release.release, release.attempt))
+    except TallyError as error:
+        raise Refused(f"{release.model}: not known what its tokens cost: {error}") from error
+    return events.Retry(command.cause(now), tokens_usd(release, tallies))
+
+
 VERBS: Mapping[str, Verb] = {
     "pause": _plain(events.Pause),
     "resume": _plain(events.Resume),
@@ -254,7 +266,7 @@ VERBS: Mapping[str, Verb] = {
     "promote": _promote,
     "abort": _plain(events.Abort),
     "rollback": _plain(events.Rollback),
-    "retry": _plain(events.Retry),
+    "retry": _retry,
     "freeze": _plain(events.Freeze),
     "unfreeze": _plain(events.Unfreeze),
 }

@@ -104,6 +104,11 @@ def _guard_faults(spec: Spec) -> Iterator[Fault]:
 
 
 def _money_faults(spec: Spec) -> Iterator[Fault]:
+    for name in ("baseline", "candidate"):
+        arm: ArmSpec = getattr(spec.arms, name)
+        if arm.usd_per_hour and arm.rates is not None:
+            loc = ("arms", name, "usd_per_million_tokens")
+            yield loc, f"the {name} would be paid twice, by the hour and by the token; take one of the two out"
     budget, at = spec.decision.budget, ("decision", "budget", "stop_loss_usd")
     if budget.stop_loss_usd < budget.usd:
         yield at, f"the stop loss {budget.stop_loss_usd:g} is below the budget {budget.usd:g}; raise it"

@@ -85,11 +85,11 @@ def _load_ratio(spec: Spec, percent: float) -> float:
 def _unpaid(spec: Spec) -> Iterator[Note]:
     for name in ("baseline", "candidate"):
         arm: ArmSpec = getattr(spec.arms, name)
-        if not arm.usd_per_hour:
+        if not arm.usd_per_hour and arm.rates is None:
             seen = "costs are compared as equal" if any(one in spec.guardrails.named() for one in _COSTS) else ""
             spent = "the spend and the stop loss do not see it" if name == "candidate" else ""
             if what := " and ".join(part for part in (spent, seen) if part):
-                yield Note(("arms", name), f"the {name} costs nothing an hour, so {what}; add usd_per_hour")
+                yield Note(("arms", name), f"the {name} costs nothing, so {what}; add usd_per_hour")
 
 
 def _absent(spec: Spec) -> Iterator[Note]:

@@ -97,6 +97,8 @@ def _gauges(registry: CollectorRegistry) -> dict[str, Gauge]:
         "reference": ("linnet_reference_seconds", "Blocks in which the baseline was compared with itself.", _LATENCY),
         "noise": ("linnet_reference_noise", "The most own noise of a replica, sd of the log, not excluded.", _LATENCY),
         "engine": ("linnet_engine_up", "1 unless the stack says that the engine cannot serve.", ["engine"]),
+        "spend": ("linnet_release_spend_usd", "USD spent on the release, by part.", ["model", "part"]),
+        "shadow": ("linnet_shadow_tokens", "Tokens the shadow asked for in the attempt.", ["model", "arm", "kind"]),
         "split": ("linnet_split_ratio", "Each arm's share of traffic, 0..1.", ["model", "arm", "kind"]),
     }
     return {key: Gauge(name, words, labels, registry=registry) for key, (name, words, labels) in rows.items()}
@@ -114,6 +116,7 @@ def _set(gauges: dict[str, Gauge], state: dict[str, Any]) -> None:
     for kind, arms in state["usd_per_million_tokens"].items():
         for arm, dollars in arms.items():
             gauges["cost"].labels(model, arm, kind).set(dollars)
+    _set_spend(gauges, model, state)
     _set_references(gauges, model, state)
     for finding in state["guardrails"]:
         name = (model, finding["guardrail"], finding["slice"])
@@ -121,6 +124,14 @@ def _set(gauges: dict[str, Gauge], state: dict[str, Any]) -> None:
             gauges["evidence"].labels(*name).set(finding["evidence"])
         for verdict in Verdict:
             gauges["verdict"].labels(*name, verdict.value).set(verdict.value == finding["verdict"])
+
+
+def _set_spend(gauges: dict[str, Gauge], model: str, state: dict[str, Any]) -> None:
+    for part, dollars in state["spend"].items():
+        gauges["spend"].labels(model, part).set(dollars)
+    for arm, used in state["shadow_tokens"].items():
+        for kind, count in used.items():
+            gauges["shadow"].labels(model, arm, kind).set(count)
 
 
 def _set_references(gauges: dict[str, Gauge], model: str, state: dict[str, Any]) -> None:

@@ -85,6 +85,7 @@ def _fact_rows(state: JSON) -> Iterable[tuple[str, str]]:
         ("ramp", _ramp(state.get("ramp"))),
         ("to go", escape(to_go(state))),
         ("spend", _spend(state)),
+        ("shadow", _shadow(state.get("shadow_tokens"))),
         *(("[yellow]warning[/]", escape(str(warning))) for warning in state.get("warnings") or ()),
         ("rehearsal", _rehearsal(state.get("rehearsal_ms"))),
         ("reference", words.references(state.get("reference"))),
@@ -156,6 +157,13 @@ def _spend(state: JSON) -> str:
     paid = [f"{name.replace('_', ' ')} {figures.usd(one)}" for name, one in (state.get("spend") or {}).items() if one]
     said += f" ({', '.join(paid)})" if len(paid) > 1 else ""
     return said if (part or 0) <= 1 else f"[yellow]{said}[/]"
+
+
+def _shadow(asked: Any) -> str:
+    """Say what the shadow asked of the candidate, "" before it did."""
+    used = asked.get("candidate", {}) if isinstance(asked, Mapping) else {}
+    told = [f"{figures.number(count)} {kind}" for kind, count in used.items() if count]
+    return f"{' and '.join(told)} tokens of the candidate" if told else ""
 
 
 def overlays(value: Any) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ facts; `canary.report_pages` sets them. A figure that was not measured is None, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -64,12 +64,13 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The card's ledger in USD."""
+    """The card's ledger in USD; `parts` is what was spent in the attempt, by name."""
 
     before: float | None
     spent: float | None
     budget: float | None
     stop_loss: float | None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total(self) -> float | None:

@@ -145,11 +145,13 @@ def _budget(material: JSON, state: JSON, card: JSON) -> Budget:
     money, named = _mapping(_mapping(state.get("plan")).get("money")), _mapping(card.get("budget"))
     before = real(money.get("spent_before", named.get("spent_before_usd")))
     total = real(material.get("spend_usd"))
+    parts = _mapping(_mapping(material.get("status")).get("spend"))
     return Budget(
         before=before,
         spent=None if total is None else max(0.0, total - (before or 0.0)),
         budget=real(money.get("budget", named.get("usd"))),
         stop_loss=real(money.get("stop_loss", named.get("stop_loss_usd"))),
+        parts={name: usd for name, usd in parts.items() if name != "before"},
     )
 
 

@@ -195,6 +195,7 @@ def _budget(facts: Comparison) -> Section:
     rows = (
         ("spent before this attempt", figures.usd(budget.before)),
         ("spent in this attempt", figures.usd(budget.spent)),
+        *((f"of it {name.replace('_', ' ')}", figures.usd(usd)) for name, usd in budget.parts.items() if usd),
         ("total", figures.usd(budget.total)),
         ("budget", figures.usd(budget.budget)),
         ("stop loss", figures.usd(budget.stop_loss)),

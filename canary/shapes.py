@@ -129,7 +129,22 @@ class Spend(Shape):
 
     before: float
     engines: float
+    tokens: float
     load_tests: float
+
+
+class Tokens(Shape):
+    """How many, by kind."""
+
+    prompt: int
+    completion: int
+
+
+class ShadowTokens(Shape):
+    """What the shadow has asked of each arm in this attempt, whether its tokens are paid for or its hours."""
+
+    baseline: Tokens
+    candidate: Tokens
 
 
 class Ramp(Shape):
@@ -171,6 +186,7 @@ class Status(Shape):
     load: dict[str, Load]
     spend_usd: float
     spend: Spend
+    shadow_tokens: ShadowTokens
     budget_usd: float
     stop_loss_usd: float
     usd_per_million_tokens: Prices

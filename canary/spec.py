@@ -132,6 +132,8 @@ class Spec(Part):
             baseline_per_hour=arms.baseline.usd_per_hour,
             candidate_per_hour=arms.candidate.usd_per_hour,
             control_per_hour=arms.control.usd_per_hour if arms.control else 0.0,
+            baseline_rates=arms.baseline.rates or (0.0, 0.0),
+            candidate_rates=arms.candidate.rates or (0.0, 0.0),
         )
 
     def _bake_plan(self) -> BakePlan:

@@ -16,7 +16,7 @@ from canary.core.state import Phase, Release
 from canary.core.tally import TallyError, parse
 from canary.errors import Refused, Unknown
 from canary.link import loads
-from canary.spending import Spend, runs_of, spend, warning
+from canary.spending import Spend, runs_of, shadow_tokens, spend, warning
 from canary.store import Store
 
 _PLACE = re.compile(r"(\w+) (\S+) %")
@@ -39,7 +39,7 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
     workers, acks = await store.workers(int(now * 1000)), await store.acks(model)
     live = {worker: acks.get(worker, (-1, 0))[0] for worker in workers}
     load = await store.get_report(model, "load", release.candidate.digest)
-    spent = await _spent(store, release, load, now)
+    spent = await _spent(store, release, load, tallies, now)
     seen = _seen(release, look, now)
     return {
         **_facts(release),
@@ -56,13 +56,15 @@ async def glance(store: Store, model: str, now: float) -> dict[str, Any]:
         "load": conditions.load(release, tallies, now),
         "spend_usd": spent.total,
         "spend": spent.to_dict(),
+        "shadow_tokens": shadow_tokens(tallies),
         "warnings": [line for line in (warning(release, spent.total),) if line],
         "usd_per_million_tokens": {"bill": dict(bills(load)), "calibrated": dict(calibrated(tallies))},
     }
 
 
-async def _spent(store: Store, release: Release, load: Mapping[str, Any] | None, now: float) -> Spend:
-    return spend(release, runs_of(load, await store.load_tests(release.model, release.candidate.digest)), now)
+async def _spent(store: Store, release: Release, load: Mapping[str, Any] | None, tallies: Tallies, now: float) -> Spend:
+    tests = await store.load_tests(release.model, release.candidate.digest)
+    return spend(release, runs_of(load, tests), tallies, now)
 
 
 def read(model: str, text: str) -> Release:
@@ -184,19 +186,20 @@ async def material(store: Store, model: str, now: float) -> dict[str, Any]:
     release = read(model, text)
     split = await store.read_split(model)
     old = release.previous or release.baseline
+    state = await status(store, model, now)
     reports = {kind: await store.get_report(model, kind, release.candidate.digest) for kind in ("load", "eval")}
     return {
         "model": model,
         "release": json.loads(text),
         "split": None if split is None else json.loads(split.to_json()),
-        "status": await status(store, model, now),
+        "status": state,
         "audit": await store.audit(model, _EVENTS),
         "findings": await _findings(store, release, await store.last_look(model) or {}),
         "reports": reports,
         "baseline_reports": {kind: await store.get_report(model, kind, old.digest) for kind in ("load", "eval")},
         "tallies": await store.tallies(model, release.release, release.attempt),
         "references": await store.reference(model),
-        "spend_usd": (await _spent(store, release, reports["load"], now)).total,
+        "spend_usd": state["spend_usd"],
     }
 
 

@@ -45,9 +45,16 @@ class Capacity:
             "cpu_share": round(self.cpu_share, 4),
         }
 
-    def cost(self, usd_per_hour: float) -> dict[str, Any]:
-        """Return the bill of a million completion tokens and the fitted price; null where nothing good ended."""
+    def cost(self, usd_per_hour: float, rates: tuple[float, float] | None = None) -> dict[str, Any]:
+        """Return the bill of a million completion tokens and the price; null where nothing good ended.
+
+        The price is fitted to the hours' bill, or given by `rates`: USD a million prompt and completion tokens.
+        """
         good, tokens = self.good, sum(record.tokens for record in self.good)
+        if rates is not None:
+            prompts = sum(record.prompt_tokens for record in good)
+            bill = rates[0] * prompts / tokens + rates[1] if tokens else None
+            return {"usd_per_million_tokens": bill, "price": [0.0, rates[0] / 1e6, rates[1] / 1e6]}
         fitted = price(good, usd_per_hour, self.seconds)
         return {
             "usd_per_million_tokens": bill_usd_per_million_tokens(usd_per_hour, tokens, self.seconds)

@@ -177,7 +177,7 @@ def _run(plan: Plan, arm: str) -> Run:
         saturation=asked,
     )
     scheduled, saturated = run(job, plan.folder, arm)
-    return Run(job, scheduled, saturated, card.engine, plan.digests[arm], card.usd_per_hour)
+    return Run(job, scheduled, saturated, card.engine, plan.digests[arm], card.usd_per_hour, card.rates)
 
 
 def _digests(client: Client, spec: Spec) -> dict[str, str]:

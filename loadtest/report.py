@@ -35,9 +35,11 @@ FORMULAS = {
     "capacity.completion_tokens_per_s, requests_per_s": "completion tokens, good answers / capacity.seconds",
     "usd_per_million_tokens": "bill cost at capacity: usd_per_hour x capacity.seconds / 3600 / "
     "capacity.completion_tokens x 10^6 (completion tokens only; prompts are paid for by them); "
-    "usd_per_hour is of the whole arm",
+    "usd_per_hour is of the whole arm. Of an arm paid by the token: capacity's tokens at the spec's "
+    "usd_per_million_tokens / capacity.completion_tokens x 10^6",
     "price": "USD per request, prompt token, completion token: non-negative least squares of e2e on "
-    "(1, prompt tokens, completion tokens) over the good answers of capacity, scaled to sum to the bill of its seconds",
+    "(1, prompt tokens, completion tokens) over the good answers of capacity, scaled to sum to the bill of its "
+    "seconds; of an arm paid by the token, the spec's",
     "cost_ratio": "candidate's usd_per_million_tokens / baseline's: both at their own capacity",
     "cpu_share": "CPU seconds of the load test's process / seconds, of the schedule and of the saturation run each",
     "warm-up": "arrivals before the measurement began are sent and left out",
@@ -49,7 +51,10 @@ _TOP_ERRORS = 5
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one arm's run left behind. `usd_per_hour` is what the whole arm costs, all replicas."""
+    """What one arm's run left behind. `usd_per_hour` is what the whole arm costs, all replicas.
+
+    `rates` are USD a million prompt and completion tokens of an arm that is paid by them.
+    """
 
     job: Job
     scheduled: Trace
@@ -57,6 +62,7 @@ class Run:
     engine: str
     digest: str
     usd_per_hour: float
+    rates: tuple[float, float] | None = None
 
 
 def figures(run: Run, limits: Limits) -> dict[str, Any]:
@@ -96,7 +102,7 @@ def figures(run: Run, limits: Limits) -> dict[str, Any]:
         "goodput": _per(sum(_within(record, limits) for record in good), len(records)),
         "usd_per_hour": run.usd_per_hour,
         "capacity": busy.figures(),
-        **busy.cost(run.usd_per_hour),
+        **busy.cost(run.usd_per_hour, run.rates),
     }
     reasons = faults(found, limits)
     return found | {"valid": not reasons, "invalid_reasons": list(reasons)}

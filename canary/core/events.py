@@ -160,9 +160,10 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A person lets a candidate that was stopped try again."""
+    """A person lets a candidate that was stopped try again; its tokens cost `tokens_usd` in the attempt before."""
 
     cause: Cause
+    tokens_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

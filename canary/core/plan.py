@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 FLAWS = ("refusal", "malformed", "repetition")  # what is wrong with an answer's text; looked for only where asked
 PROVED_FROM = 25.0  # percent: at this share or more, "nothing failed" is not enough: every critical guard must pass
 MAX_ROLLBACK_S = 5.0
+Rates: TypeAlias = tuple[float, float]  # USD a million prompt tokens, a million completion tokens
 _RAMP_PARTS = 10  # at most: each part is a stage of evidence of its own
 _PART_S = 2.0  # at least
 
@@ -90,9 +91,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """US dollars of the decision card, and what an hour of each arm's engines costs.
+    """US dollars of the decision card, and what each arm costs: an hour of its engines, or its tokens.
 
-    `control_per_hour` is 0 where the control's machines are paid for anyhow.
+    `control_per_hour` is 0 where the control's machines are paid for anyhow. Rates are USD a million prompt and
+    completion tokens, 0 where hours are paid.
     """
 
     budget: float
@@ -101,6 +103,14 @@ class Money:
     baseline_per_hour: float = 0.0
     candidate_per_hour: float = 0.0
     control_per_hour: float = 0.0
+    baseline_rates: Rates = (0.0, 0.0)
+    candidate_rates: Rates = (0.0, 0.0)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Money:
+        """Build from parsed JSON; in an older one no token is paid for."""
+        given: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
+        return cls(**given)
 
     @property
     def per_hour(self) -> float:
@@ -136,7 +146,7 @@ class Plan:
         return cls(
             steps=tuple(map(Step.from_json, value["steps"])),
             bake=BakePlan(**value["bake"]),
-            money=Money(**value["money"]),
+            money=Money.from_json(value["money"]),
             shadow=None if shadow is None else ShadowPlan(**shadow),
             gates=tuple(value["gates"]),
             slices=tuple(value["slices"]),
@@ -147,9 +157,9 @@ class Plan:
             known_capacity=value.get("known_capacity", False),
         )
 
-    def after(self, seconds: float) -> Plan:
-        """Return the plan of the next attempt: what this one's engines cost in `seconds` was spent before it."""
-        spent = self.money.spent_before + max(0.0, seconds) / 3600 * self.money.per_hour
+    def after(self, seconds: float, tokens_usd: float = 0.0) -> Plan:
+        """Return the plan of the next attempt: what this one's `seconds` and tokens cost was spent before it."""
+        spent = self.money.spent_before + max(0.0, seconds) / 3600 * self.money.per_hour + tokens_usd
         return replace(self, money=replace(self.money, spent_before=spent))
 
     def step_at(self, percent: float) -> int:

@@ -178,7 +178,7 @@ def retry(release: Release, event: events.Retry) -> Release:
         model=release.model,
         release=release.release,
         attempt=release.attempt + 1,
-        plan=release.plan.after(release.ended - release.started),
+        plan=release.plan.after(release.ended - release.started, event.tokens_usd),
         baseline=release.baseline,
         candidate=release.candidate,
         control=release.control,

@@ -29,7 +29,7 @@ from gateway.settings import Limits
 from gateway.split.splits import Splits
 from serving.errors import ServingError
 from serving.teacher import teacher_forced
-from serving.wire import WholeAnswer, read_whole
+from serving.wire import Usage, WholeAnswer, read_whole, usage_of
 
 _LOG = logging.getLogger("linnet.gateway")
 _KEPT_TEXT = 32_000
@@ -157,8 +157,20 @@ class Shadow:
             body = mirror.ask.forward_whole(endpoint.served_model)
             status, answer = await self._post(mirror, endpoint, mirror.path, body)
             whole = read_whole(answer, _KEPT_TEXT)
+            self._meter(mirror, endpoint, whole.usage)
             return whole if status == _OK and whole.complete else None
         return None
+
+    def _meter(self, mirror: Mirror, endpoint: Endpoint, usage: Usage | None) -> None:
+        """Count what an arm was asked, good or not: spend of the release, and no evidence for or against an arm."""
+        if usage is None:
+            return
+        split = mirror.split
+        arm = Arm.CANDIDATE if endpoint is split.candidate else Arm.BASELINE
+        ledger = self._evidence.ledger(split)
+        for kind, count in (("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)):
+            if count:
+                ledger.count(split.stage, arm, mirror.slice, f"shadow_{kind}_tokens", count)
 
     async def _prompt_ids(self, mirror: Mirror) -> Any:
         """Return the prompt as the baseline's tokenizer reads it, chat template included; a text prompt as it is."""
@@ -185,6 +197,7 @@ class Shadow:
             "prompt_logprobs": 0,
         }
         answer = await self._object(mirror, endpoint, "/v1/completions", asked)
+        self._meter(mirror, endpoint, usage_of(answer.get("usage")))
         return SCORERS["next_token"](teacher_forced(dict(answer)))
 
     async def _object(

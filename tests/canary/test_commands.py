@@ -286,6 +286,31 @@ async def test_a_retry_remembers_what_the_attempt_before_it_cost(world: World) -
     assert (await world.say("retry"))["spend_usd"] >= spent
 
 
+async def test_tokens_that_are_paid_for_are_spend_and_end_a_release_too(world: World) -> None:
+    """The shadow's too, wherever the ledger is shown; a retry goes on from them."""
+    paid = "served_model: new, usd_per_million_tokens: {prompt: 1, completion: 2}"
+    await world.to_canary(spec=changed("served_model: new, usd_per_hour: 0.2", paid))
+    await world.shadowed(prompt=1_000_000, completion=500_000)
+    state = await status(world.store, "m", world.now)
+    assert state["spend"]["tokens"] == pytest.approx(2.0)
+    assert state["shadow_tokens"]["candidate"] == {"prompt": 1_000_000, "completion": 500_000}
+    told = (await world.metrics.render(world.store)).decode()
+    assert 'linnet_release_spend_usd{model="m",part="tokens"} 2.0' in told
+    assert 'linnet_shadow_tokens{arm="candidate",kind="completion",model="m"} 500000.0' in told
+    await world.shadowed(prompt=8_000_000, completion=0)
+    release = await world.step()
+    assert (release.phase, "stop loss" in release.reason) == ("aborted", True)
+    assert (await world.say("retry"))["spend"]["before"] == pytest.approx(1 + 10.0)
+
+
+async def test_a_retry_waits_until_it_is_known_what_the_attempt_cost(world: World) -> None:
+    """A field that nobody writes must not make the next attempt cheaper."""
+    await world.to_canary()
+    await world.say("abort")
+    await world.shadowed(prompt=1, completion=0, word="nonsense.x")
+    assert "not known what its tokens cost" in await refused(world.say("retry"), Refused, 1)
+
+
 async def test_a_controller_that_fell_silent_is_told(world: World) -> None:
     """Old verdicts under an old clock must not look like a watch that goes on."""
     await world.to_canary()
@@ -320,7 +345,7 @@ async def test_status_shows_the_ledger_and_the_rehearsal(world: World) -> None:
     await world.to_canary(spec=changed("spent_before_usd: 1", "spent_before_usd: 6"))
     state = await world.say("freeze", "holidays")
     assert state["rehearsal_ms"] == 0
-    assert state["spend"].keys() == {"before", "engines", "load_tests"}
+    assert state["spend"].keys() == {"before", "engines", "tokens", "load_tests"}
     assert state["spend_usd"] == pytest.approx(sum(state["spend"].values()))
     assert state["spend"]["load_tests"] == pytest.approx(20 / 3600 * 0.1)
     assert "of a budget of 5.00" in state["warnings"][0]

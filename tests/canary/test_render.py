@@ -155,7 +155,16 @@ def test_spend_shows_its_parts_and_where_it_ends():
     paid = {"before": 1.0, "engines": 2.0, "load_tests": 0.0}
     said = text(render.status({**STATE, "spend": paid, "stop_loss_usd": 8.0, "rehearsal_ms": 212}))
     assert "of $5.00, ends at $8.00 (before $1.00, engines $2.00)" in said
+    assert "tokens of the candidate" not in said
     assert "212 ms" in said
+
+
+def test_what_the_shadow_asked_of_the_candidate_is_told():
+    """Spend, whoever is paid how."""
+    asked = {"baseline": {"prompt": 9, "completion": 9}, "candidate": {"prompt": 1200, "completion": 34}}
+    assert "1,200 prompt and 34 completion tokens of the candidate" in text(
+        render.status({**STATE, "shadow_tokens": asked})
+    )
 
 
 def test_what_stands_under_to_go_is_not_said_twice():

@@ -135,6 +135,15 @@ def test_spend_in_the_release_leaves_out_what_was_spent_before():
     assert budget.total == pytest.approx(0.0688)
 
 
+def test_the_spend_is_told_by_its_parts():
+    """What was free is left out, and so is what was spent before: it has a line of its own."""
+    spent = {"before": 0.05, "engines": 0.0, "tokens": 0.0128, "load_tests": 0.006}
+    page = report_pages.markdown(build({**materials.promoted(), "status": {"spend": spent}}, NOW))
+    assert "| of it tokens | $0.0128 |" in page
+    assert "of it load tests" in page
+    assert "of it engines" not in page
+
+
 def test_counts_add_the_slices_of_a_stage():
     """Stage 1's candidate answered in two slices; one request timed out."""
     counts = {(count.stage, count.arm): count for count in build(materials.promoted(), NOW).counts}

@@ -69,6 +69,11 @@ def test_guardrails_carry_slices_and_what_a_breach_does() -> None:
         ("stop_loss_usd: 8", "stop_loss_usd: 4", "r.yaml:7: the stop loss 4 is below the budget 5"),
         ("spent_before_usd: 1", "spent_before_usd: 9", "9 USD were spent before"),
         (
+            "usd_per_hour: 0.2",
+            "usd_per_hour: 0.2, usd_per_million_tokens: {prompt: 1, completion: 2}",
+            "the candidate would be paid twice",
+        ),
+        (
             "  error_rate: {max_increase: 5pp}",
             "  error_rate: {max_increase: 5pp, on_breach: warn}",
             "no guardrail rolls",

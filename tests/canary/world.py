@@ -125,6 +125,11 @@ class World:
         release = await self.release()
         await self._flush({f"{release.stage}|candidate|domain|pair.0": count})
 
+    async def shadowed(self, prompt: int, completion: int, word: str = "shadow_completion_tokens") -> None:
+        """Let the shadow ask the candidate for so many tokens."""
+        at = f"{(await self.release()).stage}|candidate|domain"
+        await self._flush({f"{at}|shadow_prompt_tokens": prompt, f"{at}|{word}": completion})
+
     async def traffic(self, each: int = 100, errors: int = 0) -> None:
         """Let the candidate answer `each` requests in this stage, `errors` failing; the baseline by its share."""
         release = await self.release()

@@ -42,6 +42,13 @@ def test_nothing_served_is_no_cost():
     assert measured(in_flight=0, duration=0.0).figures()["tokens_per_s"] == 0.0
 
 
+def test_an_arm_paid_by_the_token_costs_its_rates():
+    """3 prompt tokens at 1 USD and 5 completion tokens at 2 USD a million; the fit has no say."""
+    found = measured(ended(0.0, 0.5), ended(0.0, 0.5), ended(0.5, 0.9)).cost(0.0, (1.0, 2.0))
+    assert found == {"usd_per_million_tokens": 3 / 5 + 2.0, "price": [0.0, 1e-6, 2e-6]}
+    assert measured().cost(0.0, (1.0, 2.0))["usd_per_million_tokens"] is None
+
+
 @given(st.floats(0.02, 0.5), st.floats(1.1, 3.0), st.integers(1, 8))
 def test_the_slower_engine_costs_more_per_token(each, times, users):
     """Users in step, each answer taking `each` seconds or so many times that."""

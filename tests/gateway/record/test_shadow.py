@@ -56,6 +56,17 @@ async def test_pairs_tell_how_much_better_the_candidate_predicts(
     assert floor == [100]
 
 
+async def test_what_the_shadow_asks_is_metered_for_each_arm_and_is_no_evidence(house: House, store: Store):
+    """Answers and scores: of the candidate both, of the baseline what was asked beside the user's own answer."""
+    await house.ask("a longer question about some words to read")
+    await pairs(store, 1)
+    mirrored, floor = await sums(store), await sums(store, "baseline")
+    assert mirrored.count("shadow_prompt_tokens") > floor.count("shadow_prompt_tokens") > 0
+    assert mirrored.count("shadow_completion_tokens") > floor.count("shadow_completion_tokens") == 1
+    assert mirrored.count("prompt_tokens", "completion_tokens", "done", "assigned", "ok") == 0
+    assert floor.count("done") == 1
+
+
 async def test_completions_are_mirrored_too(house: House, store: Store):
     """Their prompt is read as it is."""
     await house.http.post("/v1/completions", json={"model": MODEL, "prompt": "one two three", "max_tokens": 4})
