@@ -103,7 +103,7 @@ def follow(analysis: Analysis, policy: Policy, views: Views, machines: Machines,
             if key not in followed:
                 followed.add(key)
                 course = courses.get(key) or _begun(policy.noise[lag.histogram], machines, lag)
-                courses[key] = course.take(closed(views[slice_], lag, now))
+                courses[key] = course.take(closed(views[slice_], lag, now, course.taken))
     return courses
 
 
@@ -130,8 +130,13 @@ def shift_of(course: Course | None, views: Sequence[StageView], lag: Lag | None)
     return None if known else 0
 
 
-def closed(views: Sequence[StageView], lag: Lag, now: float) -> dict[tuple[float, int], Block]:
-    """Return the blocks whose reports have had their time, by start and stage; a change of share ends a block."""
+def closed(
+    views: Sequence[StageView], lag: Lag, now: float, after: tuple[float, int]
+) -> dict[tuple[float, int], Block]:
+    """Return the blocks whose reports have had their time, by start and stage, those beyond `after`.
+
+    A change of share ends a block.
+    """
     found = {}
     for view in views:
         if not view.random:
@@ -139,7 +144,7 @@ def closed(views: Sequence[StageView], lag: Lag, now: float) -> dict[tuple[float
         candidate, baseline = view.candidate.blocks(lag.histogram), view.baseline.blocks(lag.histogram)
         for number in candidate.keys() | baseline.keys():
             start = number * BLOCK_S
-            if start + BLOCK_S + lag.grace_s <= now:
+            if (start, view.stage) > after and start + BLOCK_S + lag.grace_s <= now:
                 arms = (BlockArm(*sums.get(number, (0, 0, 0))) for sums in (candidate, baseline))
                 found[start, view.stage] = Block(start, *arms)
     return found

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import mul
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, xlog1py, xlogy
+from scipy.special import log_ndtr, xlogy
 
 Stage = TypeVar("Stage")
 Floats = NDArray[np.float64]
@@ -27,6 +29,7 @@ MIN_UNITS = 50  # an arm; below, a normal approximation is none
 MIN_UNITS_A_STAGE = 10
 SPREAD_FLOOR = 0.01  # relative, a request: equal prices leave no spread at all, and no spread proves anything
 PAIR_UNIT = 1000
+THOUSANDTHS = np.arange(-PAIR_UNIT, PAIR_UNIT + 1, dtype=float)
 _NOBODY: Final[Mapping[int, tuple[float, float]]] = {}
 
 
@@ -58,7 +61,7 @@ def log_e_more(stages: Sequence[Events]) -> float:
     (q/pi)^Nc ((1-q)/(1-pi))^Nb. Source: Lindon & Malek, arXiv 2011.03567. Exact for independent assignment at pi; the
     unit must be what was drawn, so a sticky user gives one event.
     """
-    return _events(stages, WORSE)
+    return _events(stages, _odds_worse)
 
 
 def log_e_more_restarted(stages: Sequence[Events], planned: int) -> float:
@@ -67,7 +70,8 @@ def log_e_more_restarted(stages: Sequence[Events], planned: int) -> float:
         return math.nan
     if not stages or planned <= 1:
         return log_e_more(stages)
-    since = np.cumsum([_bets(stage, WORSE) for stage in stages][::-1], axis=0)[::-1]  # of each stage and all after it
+    bets = [_bets(stage, _odds_worse) for stage in reversed(stages)]
+    since = np.cumsum(bets, axis=0)[::-1]  # of each stage and all after it
     starts = [_log_mean(logs) for logs in since[:planned]]
     return restarted(starts[0], starts, planned)
 
@@ -77,20 +81,38 @@ def log_e_fewer(stages: Sequence[Events]) -> float:
 
     As `log_e_more`, with rho < 1.
     """
-    return _events(stages, BETTER)
+    return _events(stages, _odds_better)
 
 
-def _events(stages: Sequence[Events], alternatives: Floats) -> float:
+Odds = Callable[[float], tuple[Floats, Floats]]
+
+
+def _events(stages: Sequence[Events], odds: Odds) -> float:
     if not all(stage.usable for stage in stages):
         return math.nan
-    return _log_mean(sum((_bets(stage, alternatives) for stage in stages), np.zeros_like(alternatives)))
+    return _log_mean(sum((_bets(stage, odds) for stage in stages), np.zeros_like(odds(0.5)[0])))
 
 
-def _bets(stage: Events, alternatives: Floats) -> Floats:
+def _bets(stage: Events, odds: Odds) -> Floats:
     """Return what each alternative has made of a stage, as logs."""
-    total = stage.share * alternatives + 1 - stage.share
-    won: Floats = stage.candidate * np.log(alternatives / total) - stage.baseline * np.log(total)
-    return won
+    won, lost = odds(stage.share)
+    return stage.candidate * won + stage.baseline * lost
+
+
+@lru_cache(maxsize=256)  # shares are few
+def _odds_worse(share: float) -> tuple[Floats, Floats]:
+    return _odds(share, WORSE)
+
+
+@lru_cache(maxsize=256)
+def _odds_better(share: float) -> tuple[Floats, Floats]:
+    return _odds(share, BETTER)
+
+
+def _odds(share: float, alternatives: Floats) -> tuple[Floats, Floats]:
+    """Return what each alternative makes of an event of the candidate's, and of the baseline's, as logs."""
+    total = share * alternatives + 1 - share
+    return np.log(alternatives / total), -np.log(total)
 
 
 def log_e_within(stages: Sequence[Events], margin: float) -> float:
@@ -106,11 +128,17 @@ def log_e_within(stages: Sequence[Events], margin: float) -> float:
         return math.nan
     logs = np.zeros_like(STAKES)
     for stage in stages:
-        gain, loss = 1 / stage.share - margin, 1 / (1 - stage.share) + margin
-        stake = STAKES / gain
-        logs += xlog1py(stage.candidate, -STAKES) + xlog1py(stage.baseline, stake * loss)
-        logs += xlog1py(stage.quiet, stake * margin)
+        won, lost, quiet = _stakes(stage.share, margin)
+        logs += stage.candidate * won + stage.baseline * lost + stage.quiet * quiet
     return _log_mean(logs)
+
+
+@lru_cache(maxsize=256)  # margins and shares are few
+def _stakes(share: float, margin: float) -> tuple[Floats, Floats, Floats]:
+    """Return what each stake makes of an event of the candidate's, of the baseline's, and of none, as logs."""
+    gain, loss = 1 / share - margin, 1 / (1 - share) + margin
+    stake = STAKES / gain
+    return np.log1p(-STAKES), np.log1p(stake * loss), np.log1p(stake * margin)
 
 
 def log_e_over(events: int, requests: int, most: float) -> float:
@@ -136,18 +164,35 @@ def _rate(events: int, requests: int, most: float, alternatives: Floats) -> floa
     return _log_mean(logs)
 
 
-def log_e_pairs(pairs: Mapping[int, int], above: float = 0.0, *, sign: int) -> float:
-    """Evidence on the mean of paired differences d in -1..1, from a histogram of 1000 d.
+def paired(pairs: Mapping[int, int]) -> Floats:
+    """Return how often each difference of scores came, -1 to 1 by thousandths; all NaN for what no scores leave."""
+    counts = np.zeros(2 * PAIR_UNIT + 1)
+    places = np.fromiter(pairs, np.intp, len(pairs)) + PAIR_UNIT
+    n = np.fromiter(pairs.values(), float, len(pairs))
+    if len(pairs) and (places.min() < 0 or places.max() > 2 * PAIR_UNIT or n.min() < 0):
+        return np.full_like(counts, math.nan)
+    counts[places] = n
+    return counts
+
+
+def log_e_pairs(counts: Floats, above: float = 0.0, *, sign: int) -> float:
+    """Evidence on the mean of differences d in -1..1 whose counts `paired` gave.
 
     sign = -1: that mean d < `above`, the hypothesis is mean d >= `above`; sign = +1: that mean d > `above`. E = mean
     over stakes s of the product of 1 + sign lambda (d - above), lambda = s / (1 + |above|), so that no bet can lose
     all. Source: Waudby-Smith & Ramdas, arXiv 2010.09686. Exact for any scores in range and pairs drawn at random.
     """
-    d, n = np.fromiter(pairs, float) / PAIR_UNIT, np.fromiter(pairs.values(), float)
-    if (len(d) and (np.abs(d).max() > 1 or n.min() < 0)) or not abs(above) <= 1:
+    if not abs(above) <= 1:
         return math.nan
+    return _log_mean(np.einsum("sd,d->s", _pair_bets(above, sign), counts))  # a matrix product would wake threads
+
+
+@lru_cache(maxsize=64)  # margins are few
+def _pair_bets(above: float, sign: int) -> Floats:
+    """Return what each stake makes of each difference there is, -1 to 1 by thousandths, as logs."""
     stakes = sign * STAKES / (1 + abs(above))
-    return _log_mean(np.log1p(np.outer(stakes, d - above)) @ n)
+    bets: Floats = np.log1p(np.outer(stakes, THOUSANDTHS / PAIR_UNIT - above))
+    return bets
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,16 +318,22 @@ def restarted(whole: float, starts: Sequence[float], planned: int) -> float:
     return log_sum(logs, [0.5, *[0.5 / planned] * planned])
 
 
-def log_sum(logs: Sequence[float] | Floats, weights: Sequence[float] | None = None) -> float:
+def log_sum(logs: Sequence[float], weights: Sequence[float] | None = None) -> float:
     """Return ln of the sum of w exp(log), far tails right; -inf without any, NaN if one is NaN."""
-    if len(logs) == 0:
-        return -math.inf
-    top = float(np.max(logs))  # NaN if one is
+    if any(map(math.isnan, logs)):
+        return math.nan
+    top = max(logs, default=-math.inf)
     if not math.isfinite(top):
         return top
-    parts = np.exp(np.subtract(logs, top))
-    return top + math.log(parts.sum() if weights is None else np.dot(parts, weights))
+    parts = [math.exp(log - top) for log in logs]
+    return top + math.log(math.fsum(parts if weights is None else map(mul, parts, weights)))
+
+
+def log_total(logs: Floats) -> float:
+    """Return `log_sum` of an array."""
+    top = float(logs.max())  # NaN if one is
+    return top + math.log(np.exp(logs - top).sum()) if math.isfinite(top) else top
 
 
 def _log_mean(logs: Floats) -> float:
-    return log_sum(logs) - math.log(len(logs))
+    return log_total(logs) - math.log(len(logs))

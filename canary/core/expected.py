@@ -33,7 +33,7 @@ def passing(case: Case, stretches: Sequence[Stretch]) -> float:
         means = _means(case, stretches, 1.0)
         return min(bounds.log_e_ratio(means, margin**way, sign=-way) for way in ways)
     if unit == "difference":
-        return bounds.log_e_pairs(_pairs(case, stretches, 0.0), margin, sign=+1)
+        return bounds.log_e_pairs(bounds.paired(_pairs(case, stretches, 0.0)), margin, sign=+1)
     n, most, usual, _ = _of_one(case, stretches)
     return bounds.log_e_under(_count(n * usual), _count(n), most)
 
@@ -49,7 +49,7 @@ def failing(case: Case, stretches: Sequence[Stretch]) -> float:
         more = bounds.with_restarts(partial(bounds.log_e_ratio, sign=+1), _means(case, stretches, case.effect), planned)
         return more - (math.log(2) if case.guard.name == BOTH_WAYS else 0.0)
     if unit == "difference":
-        return bounds.log_e_pairs(_pairs(case, stretches, case.effect), sign=-1)
+        return bounds.log_e_pairs(bounds.paired(_pairs(case, stretches, case.effect)), sign=-1)
     n, most, _, worse = _of_one(case, stretches)
     return bounds.log_e_over(_count(n * worse), _count(n), most)
 

@@ -31,7 +31,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from canary.core.bounds import log_sum
+from canary.core.bounds import log_total
 from canary.core.noise import ASSUMED, USUAL, Filter, Floats, Law
 from canary.core.tally import GROWTH
 
@@ -138,7 +138,7 @@ class Belief:
         Only the first so many laws are assumed at all: those of a half-hour noise take a long reference.
         """
         known = level[:assumed]
-        total = log_sum(known)
+        total = log_total(known)
         log_weights, possible = np.full(len(level), -math.inf), np.zeros(len(level), dtype=bool)
         log_weights[: len(known)] = known - total
         possible[: len(known)] = known >= math.log(EXCLUDED) + total - math.log(len(known))
@@ -193,4 +193,4 @@ def effect(seen: Filter, belief: Belief) -> tuple[float, float]:
 
 def _mixture(seen: Filter, belief: Belief, thetas: Floats) -> float:
     logs = belief.log_weights[:, None] + seen.log_likelihood(thetas)
-    return log_sum(logs.ravel()) - math.log(len(thetas))
+    return log_total(logs) - math.log(len(thetas))

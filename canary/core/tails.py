@@ -78,12 +78,11 @@ class Tail:
         """Compare (candidate, baseline), stage against itself, weighted n_c n_b / (n_c + n_b); None without a pair."""
         total, sums = 0.0, [0.0] * 4
         for candidate, baseline in stages:
-            cells, others = candidate.histogram(self.histogram), baseline.histogram(self.histogram)
-            if not (cells and others):
+            n_c, n_b = candidate.told(self.measured), baseline.told(self.measured)
+            if not (n_c and n_b):
                 continue
-            n_c, n_b = sum(cells.values()), sum(others.values())
             weight = n_c * n_b / (n_c + n_b)
-            (low_c, mid_c, high_c), (low_b, mid_b, high_b) = self._interval(cells), self._interval(others)
+            (low_c, mid_c, high_c), (low_b, mid_b, high_b) = candidate.told(self.interval), baseline.told(self.interval)
             total += weight
             for i, value in enumerate((mid_c, mid_b, low_c - high_b, high_c - low_b)):
                 sums[i] += weight * value
@@ -92,8 +91,13 @@ class Tail:
         mid, base, low, high = (value / total for value in sums)
         return Quantiles(mid, base, GROWTH ** (mid - base), GROWTH**low, GROWTH**high)
 
-    def _interval(self, histogram: Histogram) -> tuple[int, int, int]:
-        """Return the quantile in buckets between its order-statistic bounds."""
+    def measured(self, arm: Tally) -> int:
+        """Return how many requests have such a latency."""
+        return sum(arm.histogram(self.histogram).values())
+
+    def interval(self, arm: Tally) -> tuple[int, int, int]:
+        """Return the quantile's bucket between its bounds (order statistics, 95 %); the arm must have a request."""
+        histogram = arm.histogram(self.histogram)
         buckets = list(histogram)
         below = list(accumulate(histogram.values()))
         n = below[-1]

@@ -8,10 +8,11 @@ and any grouping, so workers, windows, restarts and replays never change a decis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, reduce
 from math import ceil, isfinite, log
-from typing import Final
+from operator import add
+from typing import Any, Final, TypeVar
 
 GROWTH: Final = 1.02  # each bucket reaches 2 % further than the one before
 LOWEST: Final = 1e-4  # seconds; bucket 0 holds everything up to here
@@ -32,9 +33,11 @@ GROUP_COST_GRID: Final = 2**30  # a group's dollars are whole numbers of steps
 SQUARES: Final = 2**20  # how many squares of the one grid's step are a step of the other
 SUM_MOST: Final = float(1 << 63)  # of any sum: the store's whole numbers end there too
 _BLOCK_DIGITS: Final = 12
+_NOTHING: Final[Mapping[int, int]] = {}
 COST_MOST: Final = 1e6  # USD; no request costs a million, and its square would leave the grid
 _GRIDS: Final = {"sum.cost": COST_GRID, "sum.cost_tokens": COST_GRID, "sum.cost2": COST2_GRID}
 
+T = TypeVar("T")
 Key = tuple[int, str, str]
 Amount = int | float
 Cells = dict[str, dict[int, int]]  # a histogram's name -> where -> how many
@@ -71,7 +74,7 @@ class Tally:
     `cached_tokens`, latencies), `even` and `odd` the blocks of the baseline's replicas.
     """
 
-    __slots__ = ("_leaves", "_ordered", "counts", "sound", "sums")
+    __slots__ = ("_cells", "_last", "_ordered", "_parts", "_told", "counts", "sound", "sums")
 
     def __init__(self, counts: Mapping[str, int] | None = None, sums: Mapping[str, float] | None = None) -> None:
         """Take amounts by name; they are `sound` if no whole number is negative and each sum is finite."""
@@ -79,28 +82,35 @@ class Tally:
         self.counts: Mapping[str, int] = plain
         self.sums: Mapping[str, float] = sums or {}
         self.sound = min((counts or {"": 0}).values()) >= 0 and all(map(isfinite, self.sums.values()))
-        self._leaves: tuple[Cells, ...] = (cells,)  # what it is the sum of; added up when it is asked for
-        self._ordered: dict[str, dict[int, int]] = {}
+        self._cells = cells
+        self._parts: tuple[Tally, Tally] | None = None  # what it is the sum of; their histograms are added when asked
+        self._ordered: dict[str, Mapping[int, int]] = {}
+        self._last: tuple[Tally, Tally] | None = None  # what was added to it last, and the sum
+        self._told: dict[Callable[[Tally], Any], Any] = {}
 
     def __add__(self, other: Tally) -> Tally:
-        return merged((self, other))
+        if self._last is None or self._last[0] is not other:
+            self._last = other, _sum(self, other)
+        return self._last[1]  # of a stage that is over nothing changes from look to look
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tally):
             return False
-        names = {name for leaf in (*self._leaves, *other._leaves) for name in leaf}
-        same = all(self.histogram(name) == other.histogram(name) for name in names)
+        same = all(self.histogram(name) == other.histogram(name) for name in self._names() | other._names())
         return same and self.counts == other.counts and self.sums == other.sums
 
     def __hash__(self) -> int:
         return hash((len(self.counts), len(self.sums)))
 
     def __repr__(self) -> str:
-        return f"Tally({self.counts}, {self.sums}, {self._leaves})"
+        return f"Tally({self.counts}, {self.sums}, { {name: self.histogram(name) for name in sorted(self._names())} })"
 
-    def count(self, *names: str) -> int:
+    def count(self, name: str, *names: str) -> int:
         """Return the sum of the named counts; a name never seen counts 0."""
-        return sum([self.counts.get(name, 0) for name in names])
+        found = self.counts.get(name, 0)
+        for more in names:
+            found += self.counts.get(more, 0)
+        return found
 
     def events(self, *names: str, again: str) -> int:
         """Return how many events were the first of their kind of who stands behind them: the counts less `again`."""
@@ -114,9 +124,23 @@ class Tally:
         """Return one histogram: bucket (`pair`: 1000 d, `cost_of`: group) to a count above zero, in ascending order."""
         found = self._ordered.get(name)
         if found is None:
-            cells = _added([leaf[name] for leaf in self._leaves if name in leaf])
-            found = self._ordered[name] = {at: n for at, n in sorted(cells.items()) if n > 0}
+            found = self._ordered[name] = self._in_order(name)
         return found
+
+    def _in_order(self, name: str) -> Mapping[int, int]:
+        if self._parts:
+            one, other = self._parts
+            return _added(one.histogram(name), other.histogram(name))
+        return {at: n for at, n in sorted(self._cells.get(name, _NOTHING).items()) if n > 0}
+
+    def told(self, read: Callable[[Tally], T]) -> T:
+        """Return what a pure function reads in it, and keep it: a tally never changes."""
+        if read not in self._told:
+            self._told[read] = read(self)
+        return self._told[read]  # type: ignore[no-any-return]
+
+    def _names(self) -> set[str]:
+        return set(self._cells).union(*(part._names() for part in self._parts or ()))  # noqa: SLF001 - its own kind
 
     def blocks(self, name: str) -> Mapping[int, tuple[int, int, int]]:
         """Return (n, sum of buckets, sum of buckets squared) of a latency by block of assignment time, in order."""
@@ -142,27 +166,29 @@ def _sorted_out(counts: Mapping[str, int]) -> tuple[dict[str, int], Cells]:
 def merged(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of any number of tallies; none give the empty tally."""
     parts = tuple(tallies)
-    if len(parts) == 1:
-        return parts[0]  # nobody changes one, and what was put in order of it is kept
-    counts: dict[str, int] = {}
-    sums: dict[str, float] = {}
-    for part in parts:
-        for name, number in part.counts.items():
-            counts[name] = counts.get(name, 0) + number
-        for name, amount in part.sums.items():
-            sums[name] = sums.get(name, 0.0) + amount
+    return reduce(add, parts) if parts else Tally()
+
+
+def _sum(one: Tally, other: Tally) -> Tally:
+    counts, sums = dict(one.counts), dict(one.sums)
+    for name, number in other.counts.items():
+        counts[name] = counts.get(name, 0) + number
+    for name, amount in other.sums.items():
+        sums[name] = sums.get(name, 0.0) + amount
     whole = Tally(counts, sums)
-    whole.sound = all(part.sound for part in parts)
-    whole._leaves = tuple([leaf for part in parts for leaf in part._leaves])  # noqa: SLF001 - its own kind
+    whole.sound = one.sound and other.sound
+    whole._parts = one, other  # noqa: SLF001 - its own kind
     return whole
 
 
-def _added(parts: list[dict[int, int]]) -> dict[int, int]:
-    found = dict(parts[0]) if parts else {}
-    for part in parts[1:]:
-        for at, n in part.items():
-            found[at] = found.get(at, 0) + n
-    return found
+def _added(one: Mapping[int, int], other: Mapping[int, int]) -> Mapping[int, int]:
+    """Return the sum of two histograms, in order."""
+    if not (one and other):
+        return one or other
+    found = dict(one)
+    for at, n in other.items():
+        found[at] = found.get(at, 0) + n
+    return found if len(found) == len(one) else dict(sorted(found.items()))
 
 
 def bucket(seconds: float) -> int:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from canary.core import bounds
 from canary.core.signals.rates import Kind
 from canary.core.signals.sight import Z95, Reading, Sight, short, trouble, units
-from canary.core.tails import Tail, above, quantile
-from canary.core.tally import Tally, bucket
+from canary.core.tails import Tail, above
+from canary.core.tally import bucket
 from canary.core.tally import seconds as bucket_seconds
 
 
@@ -39,21 +39,15 @@ def read_rate_limit(event: Kind, sight: Sight) -> Reading:
 def read_quantile_limit(tail: Tail, sight: Sight) -> Reading:
     """Read an upper quantile of the candidate's latency; the margin is the largest allowed, in seconds."""
     candidate, baseline = sight.sums
-    cells = [arm.histogram(tail.histogram) for arm in (candidate, baseline)]
-    n_c, n_b = (sum(one.values()) for one in cells)
+    n_c, n_b = candidate.told(tail.measured), baseline.told(tail.measured)
     if unknown := trouble(candidate, baseline) or ("" if n_c and n_b else f"no {tail.histogram} measured yet"):
         return Reading(unknown=unknown, n=n_c)
     limit = bucket(sight.margin)
-    over_c, over_b = (above(one, limit) for one in cells)
-    slack = Z95 * math.sqrt(tail.q * (1 - tail.q) / n_c)
-    low, mid, high = (_at(candidate, tail, min(1.0, q)) for q in (tail.q - slack, tail.q, tail.q + slack))
-    other = 1000 * _at(baseline, tail, tail.q)
+    over_c, over_b = (above(arm.histogram(tail.histogram), limit) for arm in (candidate, baseline))
+    low, mid, high = (bucket_seconds(at) for at in candidate.told(tail.interval))
+    other = 1000 * bucket_seconds(baseline.told(tail.interval)[1])
     facts = f"{1000 * mid:.3g} ms of at most {1000 * sight.margin:.3g} ms, the baseline {other:.3g} ms"
     return _told(_read(sight, 1 - tail.q, (over_c, n_c), (over_b, n_b)), sight, facts, (mid, low, high))
-
-
-def _at(arm: Tally, tail: Tail, q: float) -> float:
-    return bucket_seconds(quantile(arm.histogram(tail.histogram), q) or 0)
 
 
 def _read(

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-from operator import mul
 
 from canary.core import bounds
 from canary.core.signals.sight import Z95, Reading, Sight
-from canary.core.tally import merged
+from canary.core.tally import Tally
 
 FAILED_PAIRS_SHARE = 0.2  # what could not be compared is not a random part
 
 
 def read_pairs(sight: Sight) -> Reading:
     """Read the shadow's paired scores, candidate - baseline, of all stages; the margin is a difference, -0.02."""
-    candidate = merged(view.candidate for view in sight.stages)
-    pairs, failed = candidate.histogram("pair"), candidate.count("pairs_failed")
-    n = sum(pairs.values())
+    counts = sum((view.candidate.told(_counts) for view in sight.stages), bounds.paired({}))
+    n, failed = int(counts.sum()), sum(view.candidate.count("pairs_failed") for view in sight.stages)
     if n == 0:
         return Reading(unknown=f"no shadow pair was scored, {failed} failed" if failed else "no shadow pair yet")
-    total = sum(map(mul, pairs, pairs.values()))  # whole numbers: nothing cancels
-    squares = n * sum(map(mul, map(mul, pairs, pairs), pairs.values())) - total * total
-    mean = total / bounds.PAIR_UNIT / n
-    error = math.sqrt(squares / n / max(1, n - 1) / n) / bounds.PAIR_UNIT
+    mean = float(counts @ bounds.THOUSANDTHS) / bounds.PAIR_UNIT / n  # whole numbers until here: nothing cancels
+    squares = float(counts @ (bounds.THOUSANDTHS / bounds.PAIR_UNIT - mean) ** 2)
+    error = math.sqrt(squares / max(1, n - 1) / n)
     beyond = mean < sight.margin
     lost = failed > FAILED_PAIRS_SHARE * (n + failed)
     few = f"needs {sight.min_pairs} shadow pairs, has {n}" if n < sight.min_pairs else ""
@@ -36,6 +33,10 @@ def read_pairs(sight: Sight) -> Reading:
         margin=sight.margin,
         worse=mean < 0,
         beyond=beyond,
-        fail=bounds.log_e_pairs(pairs, sign=-1),
-        passing=bounds.log_e_pairs(pairs, sight.margin, sign=+1),
+        fail=bounds.log_e_pairs(counts, sign=-1),
+        passing=bounds.log_e_pairs(counts, sight.margin, sign=+1),
     )
+
+
+def _counts(arm: Tally) -> bounds.Floats:
+    return bounds.paired(arm.histogram("pair"))

@@ -15,6 +15,7 @@ from tests.canary.core.test_course import START, blocks_of
 from tests.canary.core.test_reference import QUIET
 
 LAG = Lag("ttft", 10.0, 0.5)
+NOTHING = Course.begin(0.1).taken
 BLOCKS = Tally({f"ttft@{number}.{word}": n for number in (100, 101) for word, n in (("n", 2), ("k", 6), ("kk", 20))})
 
 
@@ -23,14 +24,20 @@ BLOCKS = Tally({f"ttft@{number}.{word}": n for number in (100, 101) for word, n 
 )
 def test_a_block_closes_once_its_reports_have_had_their_time(now: float, starts: list[float]) -> None:
     """Ten seconds long, ten seconds' grace; an arm without requests in it is empty."""
-    found = closed([StageView(1, 0.5, BLOCKS, Tally())], LAG, now)
+    found = closed([StageView(1, 0.5, BLOCKS, Tally())], LAG, now, NOTHING)
     assert [start for start, _ in found] == starts
     assert all(block == Block(start, Arm(2, 6, 20), Arm()) for (start, _), block in found.items())
 
 
+def test_a_block_that_was_taken_is_not_built_again() -> None:
+    """Nor any that lies before it."""
+    found = closed([StageView(1, 0.5, BLOCKS, Tally())], LAG, 1e9, (1000.0, 1))
+    assert list(found) == [(1010.0, 1)]
+
+
 def test_where_chance_divides_nothing_no_block_is_compared() -> None:
     """Before the exposure and after it."""
-    assert closed([StageView(0, 0.0, BLOCKS, BLOCKS), StageView(1, 1.0, BLOCKS, BLOCKS)], LAG, 1e9) == {}
+    assert closed([StageView(0, 0.0, BLOCKS, BLOCKS), StageView(1, 1.0, BLOCKS, BLOCKS)], LAG, 1e9, NOTHING) == {}
 
 
 def test_a_reference_is_believed_from_the_first_look_on() -> None:

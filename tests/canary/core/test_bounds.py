@@ -72,7 +72,7 @@ def test_the_paired_test_is_fair_at_its_boundary(n: int, low: int, data: st.Data
     high = data.draw(st.integers(low + 1, 1000))
     p = data.draw(st.floats(0, 1))
     boundary = (p * high + (1 - p) * low) / 1000
-    got = mean_e(n, p, lambda k, rest: bounds.log_e_pairs({high: k, low: rest}, boundary, sign=sign))
+    got = mean_e(n, p, lambda k, rest: bounds.log_e_pairs(bounds.paired({high: k, low: rest}), boundary, sign=sign))
     assert got == pytest.approx(1.0, rel=1e-8)
 
 
@@ -104,7 +104,7 @@ def test_no_evidence_is_no_bet() -> None:
         bounds.log_e_more(empty),
         bounds.log_e_fewer([]),
         bounds.log_e_within(empty, 0.1),
-        bounds.log_e_pairs({}, sign=1),
+        bounds.log_e_pairs(bounds.paired({}), sign=1),
         bounds.log_e_ratio([(sums, sums)], sign=1),
     ]
     assert got == pytest.approx([0.0] * 5, abs=1e-12)
@@ -120,10 +120,10 @@ def test_no_evidence_is_no_bet() -> None:
         bounds.log_e_within([Events(0.5, 1, 1, 10)], 0.0),
         bounds.log_e_within([Events(0.5, 1, 1, 10)], math.nan),
         bounds.log_e_within([Events(0.5, 1, 10, 10)], 0.1),
-        bounds.log_e_pairs({1001: 1}, sign=1),
-        bounds.log_e_pairs({-1001: 1}, sign=1),
-        bounds.log_e_pairs({0: -1}, sign=1),
-        bounds.log_e_pairs({0: 1}, math.nan, sign=1),
+        bounds.log_e_pairs(bounds.paired({1001: 1}), sign=1),
+        bounds.log_e_pairs(bounds.paired({-1001: 1}), sign=1),
+        bounds.log_e_pairs(bounds.paired({0: -1}), sign=1),
+        bounds.log_e_pairs(bounds.paired({0: 1}), math.nan, sign=1),
         bounds.log_e_ratio([], 0.0, sign=1),
         bounds.log_e_ratio([], math.nan, sign=1),
     ],
@@ -208,7 +208,8 @@ def test_a_billion_events_have_finite_logs(n: int, share: float) -> None:
         ]
         logs += [bounds.log_e_within([Events(share, c, b, 3 * n)], 0.01) for c, b in sides]
         logs += [test(k, n, 0.01) for k in (0, n // 2, n) for test in (bounds.log_e_over, bounds.log_e_under)]
-        logs += [bounds.log_e_pairs({d: n}, 0.1, sign=sign) for d in (-1000, 100, 1000) for sign in (-1, 1)]
+        pairs = [bounds.paired({d: n}) for d in (-1000, 100, 1000)]
+        logs += [bounds.log_e_pairs(counts, 0.1, sign=sign) for counts in pairs for sign in (-1, 1)]
         logs += [bounds.log_e_more_restarted([Events(share, n, 0, n)] * 3, 4)]
     assert all(map(math.isfinite, logs))
 

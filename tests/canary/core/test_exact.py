@@ -117,7 +117,7 @@ def test_pairs_are_fair_at_their_mean_however_one_stops(values, chances, sign: i
     above = math.fsum(v * p for v, p in zip(values, chances, strict=True)) / 1000
 
     def walk(counts: tuple[int, ...], chance: float) -> float:
-        e = math.exp(bounds.log_e_pairs(dict(zip(values, counts, strict=True)), above, sign=sign))
+        e = math.exp(bounds.log_e_pairs(bounds.paired(dict(zip(values, counts, strict=True))), above, sign=sign))
         if sum(counts) == 7 or e >= 1.3:
             return chance * e
         more = (tuple(n + (i == j) for j, n in enumerate(counts)) for i in range(3))

@@ -173,8 +173,8 @@ def test_shadow_pairs_answer_when_they_were_said_to(verdict: str, margin: float)
             values, counts = np.unique(d[: int(look * said / 25)], return_counts=True)
             pairs = dict(zip(values.tolist(), counts.tolist(), strict=True))
             if verdict == "pass":
-                return bounds.log_e_pairs(pairs, margin, sign=+1)
-            return bounds.log_e_pairs(pairs, sign=-1)
+                return bounds.log_e_pairs(bounds.paired(pairs), margin, sign=+1)
+            return bounds.log_e_pairs(bounds.paired(pairs), sign=-1)
 
         needed = one.policy.log_pass if verdict == "pass" else one.threshold
         return first(evidence, needed, 100) * said / 25
