@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.guardrails.cases import BESIDE, EQUAL, HALF, WORSE
+from bench.guardrails.cases import BESIDE, EQUAL, HALF, LATELY, WORSE
 from bench.guardrails.pages import Count, counted, equal_table, page, worse_table
 from bench.guardrails.telling import tell, tell_all, tell_peers
 
@@ -75,7 +75,8 @@ def _told(part: str, told: argparse.Namespace) -> Iterator[tuple[str, dict[str, 
         return
     equal = part == "false"
     runs = {True: told.runs50 if equal else told.worse, False: told.runs5 if equal else told.worse * (told.runs5 > 0)}
-    cases = [(case, runs[case.share == HALF]) for case in (EQUAL if equal else WORSE) if told.only in case.key]
+    some = EQUAL if equal else (*LATELY, *WORSE)
+    cases = [(case, runs[case.share == HALF]) for case in some if told.only in case.key]
     size = _BATCH if equal else _WORSE_BATCH
     for case, stories in tell_all([one for one in cases if one[1]], size, told.processes, tell):
         count = counted([(story.requests, story.failed) for story in stories])

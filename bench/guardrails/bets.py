@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
 from canary.core import bounds
+from canary.core.signals.sight import Z95
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,6 +32,12 @@ def log_sum(logs: Floats) -> Floats:
     safe = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
         found: Floats = safe[..., 0] + np.log(np.sum(np.exp(logs - safe), axis=-1))
+    return found
+
+
+def beyond(margin: float, pooled: Floats, late: Floats) -> Bools:
+    """Return `Sight.beyond`: that of all stages, or the lower limit of the present one's."""
+    found: Bools = (pooled > margin) | (late > margin)
     return found
 
 
@@ -97,16 +104,17 @@ class Ratio:
             more = (_onward(apart) ** 2).sum(axis=-1) - _onward((apart**2).sum(axis=-1))
             self._shared = np.maximum(0.0, more) / known**2
 
-    @property
-    def known(self) -> Bools:
-        """Whether both arms have enough, by run."""
-        found: Bools = np.less_equal(bounds.MIN_UNITS, self._n[:, 0].min(axis=-1))
-        return found
+    def beyond(self, rows: Ints, margin: float, stage: int) -> Bools:
+        """Tell whether the ratio is beyond its margin, since the start or in the present stage (`read_mean`)."""
+        (known, pooled, _), (_, _, late) = (self._since(rows, first) for first in (0, stage))
+        return known & beyond(math.log(margin), pooled, late)
 
-    @property
-    def estimate(self) -> Floats:
-        """The pooled log ratio since the start."""
-        return self._pull[:, 0] / np.where(self._precision[:, 0] > 0, self._precision[:, 0], 1.0)
+    def _since(self, rows: Ints, first: int) -> tuple[Bools, Floats, Floats]:
+        """Return whether both arms have had enough since a stage began, the log ratio and its lower limit."""
+        known: Bools = np.less_equal(bounds.MIN_UNITS, self._n[rows, first].min(axis=-1))
+        precision = np.where(known, self._precision[rows, first], 1.0)
+        estimate = np.where(known, self._pull[rows, first] / precision, -np.inf)
+        return known, estimate, estimate - Z95 * np.sqrt(1 / precision + self._shared[rows, first])
 
     def log_e(self, planned: int) -> Floats:
         """Return ln E that the candidate's is higher."""

@@ -1,4 +1,4 @@
-"""What is told: the policy, equal arms in every way that has misled somebody, and candidates that are worse."""
+"""What is told: the policy, equal arms in every way that has misled somebody, and candidates that are or get worse."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from canary.simulate import Harm, OwnNoise, Step, Traffic, World
 REQUESTS = 10_000  # of the candidate
 RATE = 20.0  # requests a second
 HALF, FEW = 0.5, 0.05
-POLICY = Policy(
-    (
-        Guard("error_rate", 0.005),
-        Guard("empty", 0.01),
-        Guard("truncated", 0.01),
-        Guard("ttft_p95", 1.10),
-        Guard("ttft_p99", 1.25),
-        Guard("tpot_p95", 1.10),
-        Guard("cost_per_token", 1.05),
-        Guard("cost_per_request", 1.15),
-        Guard("shadow_quality", -0.02),
-    )
+GUARDS = (
+    Guard("error_rate", 0.005),
+    Guard("empty", 0.01),
+    Guard("truncated", 0.01),
+    Guard("ttft_p95", 1.10),
+    Guard("ttft_p99", 1.25),
+    Guard("tpot_p95", 1.10),
+    Guard("cost_per_token", 1.05),
+    Guard("cost_per_request", 1.15),
+    Guard("shadow_quality", -0.02),
 )
+
+
+def policy_of(scene: Scene) -> Policy:
+    """Return the policy of a release with a scene's shares as its steps, and a bake (`canary.spec.Spec.policy`)."""
+    return Policy(GUARDS, stages=len(scene.shares) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ class Case:
     def title(self) -> str:
         """Its name in a table."""
         return f"{self.name}{', 6 h reference' if self.reference else ''}{'' if self.claimed else ' (*outside*)'}"
+
+    @property
+    def policy(self) -> Policy:
+        """What its guardrails are held to."""
+        return policy_of(self.scene)
 
     @property
     def key(self) -> str:
@@ -128,6 +136,25 @@ def _harmed(name: str, share: float, harm: Harm, *, reference: bool) -> Case:
     scene = steady(share)
     return Case(name, share, replace(scene, world=replace(scene.world, harm=harm)), reference=reference)
 
+
+def _lately(name: str, harm: Harm, *, reference: bool) -> Case:
+    """Return harm that begins with the last share of the ramp."""
+    ramp = _ramp(OwnNoise())
+    scene = replace(ramp, world=replace(ramp.world, harm=harm), since=len(ramp.shares) - 1)
+    return Case(f"{name} from the last share on", HALF, scene, reference=reference)
+
+
+LATELY: Sequence[Case] = tuple(
+    _lately(name, {**LATENCY, **OTHER}[name], reference=reference)
+    for name, reference in (
+        ("error +5 pp", False),
+        ("cost x1.15", False),
+        ("TTFT x2", True),
+        ("TTFT x2", False),
+        ("TPOT x1.5", True),
+        ("TPOT x1.5", False),
+    )
+)
 
 _PEERS_EQUAL = ("exchangeable arms", "own noise, 3 min", "both arms noisy, 10 min")
 _PEERS_WORSE = ("error +5 pp", "cost x1.15", "TTFT x1.5", "TPOT x1.25")

@@ -60,6 +60,7 @@ class Crowd:
         }
         self._ratios = self._costs.ratios()
         self._evidence: Floats = np.zeros((runs, len(self._guards)))
+        self._stage = 0  # the present one
         self.requests: Ints = np.zeros(runs, np.int64)
         self.failed: dict[int, tuple[int, int, str]] = {}  # run -> second, the candidate's requests, what failed
 
@@ -72,7 +73,7 @@ class Crowd:
 
     def take(self, second: Second) -> None:
         """Count a second, and look."""
-        reports = second.reports
+        reports, self._stage = second.reports, second.stage
         before = self.requests
         self.requests = before + second.candidates
         for run, reported in self._wire.take(reports.run, reports.arm, reports.failed).items():
@@ -142,19 +143,19 @@ class Crowd:
             return log_e, self._pairs.beyond(rows, guard.margin)
         known: Bools = np.all(self._rates.done[rows].sum(axis=1) > 0, axis=1)
         if guard.name in RATES:
-            return log_e, known & self._rates.beyond(guard.name, rows, guard.margin)
+            return log_e, known & self._rates.beyond(guard.name, rows, guard.margin, self._stage)
         if guard.name in self._ratios:
-            ratio = self._ratios[guard.name]
-            return log_e, known & ratio.known[rows] & (np.exp(ratio.estimate[rows]) > guard.margin)
+            return log_e, known & self._ratios[guard.name].beyond(rows, guard.margin, self._stage)
         return self._read_latency(guard, rows)
 
     def _read_latency(self, guard: Guard, rows: Ints) -> tuple[Floats, Bools]:
         lag = self._lag(guard)
         latency = lag.histogram
         as_whole, at_tail = self._parts(guard, rows)
-        slower = self._places[latency].theta[rows] > math.log(lag.beyond(guard.margin)) * (1 + 1e-9)
-        slower &= (self._places[latency].blocks[rows] > 0) & (lag.part > 0)
-        heavier = self._tails[latency].beyond(self._tailed[latency].index(guard), rows)
+        most = math.log(lag.beyond(guard.margin)) * (1 + 1e-9)
+        places, tails, number = self._places[latency], self._tails[latency], self._tailed[latency].index(guard)
+        slower = places.beyond(rows, most, self._stage) & (lag.part > 0)
+        heavier = tails.beyond(number, rows, self._stage, places.noise(rows))
         parts = np.stack([as_whole, at_tail], axis=-1)
         which = np.stack([slower, heavier], axis=-1)
         beyond: Bools = np.any(which, axis=-1)

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Events, Floats, Ints
+from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Events, Floats, Ints, beyond
+from canary.core.signals.latency import least_bounded
+from canary.core.signals.sight import Z95
 from canary.core.tails import DECAY, LEAST, Tail, margin_buckets, margin_ratio
 from canary.core.tally import GROWTH, TOP
 
@@ -109,28 +111,37 @@ class Tails:
             quantile.add(runs, buckets, weight)
             quantile.settle(self._totals)
 
-    def beyond(self, number: int, rows: Ints) -> Bools:
-        """Tell whether the quantile's estimate lies beyond the margin."""
+    def beyond(self, number: int, rows: Ints, stage: int, noise: Floats) -> Bools:
+        """Tell whether the quantile lies beyond the margin, since the start or in the present stage (`read_tail`).
+
+        `noise` is the most of the machines' own that is possible, by row.
+        """
         tail, margin = self._tails[number]
         total, lead = np.zeros(len(rows)), np.zeros(len(rows))
         for counts in self._counts:
-            n, at = self._measure(counts, rows, tail.q)
+            n, at = self._measure(counts, rows, tail.q, 0.0)
             both = n.min(axis=-1) > 0
             weight = np.where(both, n.prod(axis=-1) / np.maximum(1, n.sum(axis=-1)), 0.0)
             total += weight
             lead += weight * (at[:, CANDIDATE] - at[:, BASELINE])
-        ratio = GROWTH ** (lead / np.where(total > 0, total, 1.0))
-        found: Bools = (total > 0) & (ratio > margin_ratio(margin) * (1 + 1e-9))
-        return found
+        n, at = self._measure(self._counts[stage], rows, tail.q, Z95)
+        least = np.where(n.min(axis=-1) >= least_bounded(tail.q), at[:, CANDIDATE] - at[:, BASELINE], -np.inf)
+        pooled = lead / np.where(total > 0, total, 1.0)
+        late = GROWTH**least * np.exp(-Z95 * noise)
+        return (total > 0) & beyond(margin_ratio(margin) * (1 + 1e-9), GROWTH**pooled, late)
 
     @staticmethod
-    def _measure(counts: NDArray[np.int32], rows: Ints, q: float) -> tuple[Floats, Ints]:
-        """Return both arms' numbers of requests and quantiles in one stage, by run and arm."""
+    def _measure(counts: NDArray[np.int32], rows: Ints, q: float, z: float) -> tuple[Floats, Ints]:
+        """Return both arms' numbers of requests and quantiles in one stage, by run and arm.
+
+        The baseline's is an upper limit, the candidate's a lower one, so many standard errors from the q-quantile.
+        """
         cells = (2 * rows[:, None] + np.array([BASELINE, CANDIDATE])).reshape(-1)
         so_far = counts[cells].cumsum(axis=1)
-        n = so_far[:, -1]
-        at = (so_far >= (q * n)[:, None]).argmax(axis=1)
-        return n.reshape(-1, 2).astype(float), at.reshape(-1, 2)
+        n = so_far[:, -1].reshape(-1, 2).astype(float)
+        slack = z * np.sqrt(q * (1 - q) / np.maximum(1.0, n)) * np.array([1.0, -1.0])
+        at = (so_far >= ((q + slack) * n).reshape(-1, 1)).argmax(axis=1)
+        return n, at.reshape(-1, 2)
 
 
 def whole_buckets(shift: Floats) -> Ints:

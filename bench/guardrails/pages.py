@@ -10,13 +10,14 @@ from statistics import median
 
 from scipy.stats import beta
 
-from bench.guardrails.cases import BESIDE, EQUAL, FEW, HALF, REQUESTS, WORSE, Case
+from bench.guardrails.cases import BESIDE, EQUAL, FEW, HALF, LATELY, REQUESTS, WORSE, Case
 from bench.guardrails.peers import OURS, PEERS
 
 _PAGE = """# The guardrails over made-up traffic
 
 {made}. Made by `python -m bench.guardrails`: 20 requests a second, looked at every second, up to {requests:,} of the
 candidate (1,200 s in the ramps), nine guardrails at their default margins, alpha 1 %, the workers' tripwire in it.
+The plan has as many shares as the case, and the bake.
 Thousands of runs are told side by side; a test holds them to the product: the same evidence each second, the same
 rollback.
 
@@ -34,6 +35,13 @@ The median of the candidate's requests until rollback. No machine has noise of i
 know that without a reference, and a reference of six hours tells them. Errors, cost and quality need none.
 
 {worse}
+
+## Harm that begins with the last share of a ramp
+
+The same, of the candidate's requests since then: after 400 s at 5 % and 400 s at 25 % with load x1.65, both quiet, at
+50 % with load x2.5. Quiet stages neither have to be won back nor hide what comes after them.
+
+{lately}
 
 ## Other methods on the same traffic
 
@@ -56,7 +64,7 @@ Linnet without a reference, which is why it is slow with latency: what is quicke
   case, as noisy.
 
 Not in it: candidates that hang (the watchdog), several workers with a tripwire each, restarts of the control plane,
-harm that begins late, slices, a control alongside, warm-up, real engines.
+harm that begins within a stage, slices, a control alongside, warm-up, real engines.
 """
 
 
@@ -116,6 +124,14 @@ def worse_table(counts: Mapping[str, Count]) -> str:
     return "\n".join(lines)
 
 
+def lately_table(counts: Mapping[str, Count]) -> str:
+    """Return the table of harm that begins late: the median of the candidate's requests since then."""
+    lines = ["| worse | requests | runs | by |", "|---|---:|---:|---|"]
+    for name, row in _rows(LATELY, counts).items():
+        lines += [f"| {name} | {middle(c.median)} | {c.runs} | {_who(Counter(c.by), 2)} |" for c in row.values()]
+    return "\n".join(lines)
+
+
 def beside_table(counts: Mapping[str, Count]) -> str:
     """Return the table of methods: a line a method, a column a case, 50 % and 5 % in it."""
     names = list(dict.fromkeys(case.name for case in BESIDE))
@@ -147,7 +163,12 @@ def _short(count: Count, *, equal: bool) -> str:
 
 def page(counts: Mapping[str, Count], made: str) -> str:
     """Return the results as a page; `made` is the day of the newest."""
-    tables = {"equal": equal_table(counts), "worse": worse_table(counts), "beside": beside_table(counts)}
+    tables = {
+        "equal": equal_table(counts),
+        "worse": worse_table(counts),
+        "lately": lately_table(counts),
+        "beside": beside_table(counts),
+    }
     return _PAGE.format(made=made, requests=REQUESTS, **tables)
 
 

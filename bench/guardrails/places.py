@@ -11,10 +11,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Floats, Ints, log_sum, restarted
+from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Floats, Ints, beyond, log_sum, restarted
 from canary.core.course import _DOUBT, _HALF_LIFE_S
 from canary.core.location import _PRIOR_BASELINE, _PRIOR_CANDIDATE, WORSE, Belief
 from canary.core.noise import USUAL, Filter, all_laws, most_noise
+from canary.core.signals.sight import Z95
 from canary.core.tally import BLOCK_S, GROWTH
 
 _LOG_GROWTH = math.log(GROWTH)
@@ -65,12 +66,17 @@ class Places:
         self.blocks: Ints = np.zeros(runs, np.int64)
         self._lean: Floats = np.zeros((runs, 2))
         self.log_e: Floats = np.zeros(runs)
-        self.theta: Floats = np.zeros(runs)
 
     @property
     def shift(self) -> Floats:
         """`Course.shift` by run."""
         return np.maximum(0.0, self._lean[:, 1] / (self._lean[:, 0] + _DOUBT))
+
+    def noise(self, rows: Ints) -> Floats:
+        """`Course.noise` of some runs."""
+        sigmas = np.array([law.sigma for law in self._laws])
+        found: Floats = np.where(self._beliefs.possible[rows], sigmas, 0.0).max(axis=1)
+        return found
 
     def take(self, cells: Ints, blocks: Ints, buckets: Ints) -> None:
         """Count requests in the blocks that drew them; `cells` are 2 run + arm."""
@@ -94,6 +100,12 @@ class Places:
         if second % _BLOCK == 0:
             self._open[second // _BLOCK % _RING] = 0
 
+    def beyond(self, rows: Ints, margin: float, stage: int) -> Bools:
+        """Tell whether the whole is slower than a margin in log units, since the start or in the present stage."""
+        (pooled, _), (theta, error) = (self._effect(seen, rows) for seen in (self._whole, self._present))
+        told = self._begun[rows] & (self._stage == stage)
+        return (self.blocks[rows] > 0) & beyond(margin, pooled, np.where(told, theta - Z95 * error, -np.inf))
+
     def _add(self, start: int, stage: int, n: Ints, k: Ints, kk: Ints) -> None:
         if stage != self._stage:
             self._ended.append(np.where(self._begun, self._slower(self._present), 0.0))
@@ -107,7 +119,6 @@ class Places:
             self._step(start, ready, y, r, n[:, CANDIDATE])
             told = self._told()
             self.log_e = np.where(self.blocks > 0, told, 0.0)
-            self.theta = self._effect()
 
     def _sampling(self, n: Ints) -> Floats:
         """Return `Spread.of`: the sampling variance of each run's difference."""
@@ -169,11 +180,12 @@ class Places:
         found: Floats = mixture - harmless.max(axis=1)
         return found
 
-    def _effect(self) -> Floats:
-        """Return the estimate of `location.effect`."""
-        seen = self._whole
-        peak = np.divide(seen.slope**2, 2 * seen.info, out=np.zeros_like(seen.slope), where=seen.info > 0)
-        known = np.where(self._beliefs.possible, self._beliefs.log_weights + seen.level + peak, -np.inf)
-        j = np.argmax(known, axis=1)[:, None]
-        slope, info = (np.take_along_axis(rows, j, axis=1)[:, 0] for rows in (seen.slope, seen.info))
-        return np.divide(slope, info, out=np.zeros_like(slope), where=info > 0)
+    def _effect(self, seen: Filter, rows: Ints) -> tuple[Floats, Floats]:
+        """Return `location.effect` of some runs: the estimate and its standard error."""
+        slopes, infos, levels = seen.slope[rows], seen.info[rows], seen.level[rows]
+        peak = np.divide(slopes**2, 2 * infos, out=np.zeros_like(slopes), where=infos > 0)
+        likely = np.where(self._beliefs.possible[rows], self._beliefs.log_weights[rows] + levels + peak, -np.inf)
+        j = np.argmax(likely, axis=1)[:, None]
+        slope, info = (np.take_along_axis(of, j, axis=1)[:, 0] for of in (slopes, infos))
+        known = np.where(info > 0, info, 1.0)
+        return np.where(info > 0, slope / known, 0.0), np.where(info > 0, 1 / np.sqrt(known), np.inf)

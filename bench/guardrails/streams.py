@@ -16,7 +16,7 @@ import numpy as np
 from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Floats, Ints
 from bench.guardrails.sessions import Callers, Pool, Sessions, single
 from canary.core.tally import BLOCK_S, COST_GRID, GROWTH, LOWEST, TOP
-from canary.simulate import World
+from canary.simulate import Harm, World
 
 LOG_GROWTH, _LOG_LOWEST = math.log(GROWTH), math.log(LOWEST)
 _PROMPT = 100  # tokens
@@ -34,16 +34,21 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A world, and what `canary.simulate` does not tell."""
+    """A world, and what `canary.simulate` does not tell: its harm may begin with a later stage, counted from 0."""
 
     world: World
     sessions: Sessions | None = None
     late: Late | None = None
+    since: int = 0
 
     @property
     def shares(self) -> list[float]:
         """The candidate's share by stage."""
         return [step.share for step in self.world.steps]
+
+    def harm(self, stage: int) -> Harm:
+        """Return how the candidate is worse in a stage."""
+        return self.world.harm if stage >= self.since else Harm()
 
     def stages(self) -> Ints:
         """Return the stage of each second, from 0; a stage lasts whole blocks."""
@@ -140,12 +145,12 @@ class Stream:
 
     def seconds(self) -> Iterator[Second]:
         """Yield each second with what was reported in it."""
-        traffic, harm = self._scene.world.traffic, self._scene.world.harm
+        traffic = self._scene.world.traffic
         for number, stage in enumerate(self._scene.stages().tolist()):
             callers = self._callers(stage)
             drawn, slow = self._answers(callers, number, stage)
             runs = np.repeat(np.arange(self._runs), self._chance.poisson(traffic.pairs_per_s, self._runs))
-            scores = self._chance.normal(-harm.quality, traffic.pair_sd, len(runs))
+            scores = self._chance.normal(-self._scene.harm(stage).quality, traffic.pair_sd, len(runs))
             pairs = np.rint(1000 * np.clip(scores, -1, 1)).astype(np.int64)
             candidates = np.bincount(drawn.run[drawn.arm == CANDIDATE], minlength=self._runs)
             yield Second(number + 1, stage, candidates, self._reported(drawn, slow, number), runs, pairs)
@@ -161,7 +166,7 @@ class Stream:
     def _levels(self, stage: int) -> tuple[Floats, Floats]:
         """Return how slow each run's arms are this second, TTFT and TPOT, in log seconds by (run, arm)."""
         world = self._scene.world
-        traffic, noise, harm = world.traffic, world.noise, world.harm
+        traffic, noise, harm = world.traffic, world.noise, self._scene.harm(stage)
         own = np.stack([drift.next() for drift in self._own], axis=1)
         own[:, BASELINE] *= noise.both
         load = traffic.load_sd * self._load.next() + math.log(world.steps[stage].load)
@@ -172,7 +177,7 @@ class Stream:
 
     def _answers(self, callers: Callers, number: int, stage: int) -> tuple[Reports, Bools]:
         """Draw how the callers are answered; and which of them slowly."""
-        chance, traffic, harm = self._chance, self._scene.world.traffic, self._scene.world.harm
+        chance, traffic, harm = self._chance, self._scene.world.traffic, self._scene.harm(stage)
         count, worse = len(callers.run), callers.arm == CANDIDATE
         cells = 2 * callers.run + callers.arm
         at_ttft, at_tpot = (levels.reshape(-1)[cells] for levels in self._levels(stage))

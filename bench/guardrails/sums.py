@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Events, Floats, Ints, Ratio
+from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Events, Floats, Ints, Ratio, beyond
 from bench.guardrails.streams import Reports
 from canary.core.signals.sight import Z95
 from canary.core.tally import COST2_GRID, COST_GRID, GROUP_COST_GRID, GROUPS, SQUARES
@@ -34,20 +34,19 @@ class Rates:
             if rows.size:
                 self.log_e[name][rows] = self._events.log_e(self._units[name][rows])
 
-    def beyond(self, name: str, rows: Ints, margin: float) -> Bools:
-        """Tell whether the difference of rates is beyond its margin (`signals.rates.read_rate`)."""
+    def beyond(self, name: str, rows: Ints, margin: float, stage: int) -> Bools:
+        """Tell whether the difference of rates is beyond its margin, since the start or in the stage (`read_rate`)."""
         n, k = self.done[rows].astype(float), self._counts[name][rows]
         both = n.min(axis=-1) > 0
         weight = np.where(both, n.prod(axis=-1) / np.maximum(1, n.sum(axis=-1)), 0.0)
         rate = k / np.maximum(1, n)
         apart = rate[..., CANDIDATE] - rate[..., BASELINE]
-        found: Bools = (weight * apart).sum(axis=1) > margin * weight.sum(axis=1)
+        total = weight.sum(axis=1)
+        pooled = (weight * apart).sum(axis=1) / np.where(total > 0, total, 1.0)
         doubted = np.minimum(1.0, (k + 1) / (n + 2))
         error = np.sqrt((doubted * (1 - doubted) / np.maximum(1, n)).sum(axis=-1))
-        late = both & (apart - Z95 * error > margin)
-        last = n.shape[1] - 1 - np.argmax((n.sum(axis=-1) > 0)[:, ::-1], axis=1)
-        found |= np.take_along_axis(late, last[:, None], axis=1)[:, 0]
-        return found
+        late = np.where(both, apart - Z95 * error, -np.inf)
+        return beyond(margin, pooled, late[:, stage])
 
 
 def _count(counts: Ints, cells: Ints, events: Bools) -> None:

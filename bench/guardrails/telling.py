@@ -11,20 +11,19 @@ from typing import TypeVar
 
 import numpy as np
 
-from bench.guardrails.cases import POLICY, Case
+from bench.guardrails.cases import Case
 from bench.guardrails.crowd import Crowd
 from bench.guardrails.minutes import Minutes
 from bench.guardrails.peers import OURS, PEERS
 from bench.guardrails.references import referred
 from bench.guardrails.streams import Stream
-from canary.core.policy import Policy
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How one run ended: the second and the candidate's requests by then, and what rolled it back, "" if nothing."""
+    """How one run ended: the second, the candidate's requests since the harm began, what rolled back, "" if nothing."""
 
     seconds: int
     requests: int
@@ -38,7 +37,6 @@ class Batch:
     case: Case
     number: int
     runs: int
-    policy: Policy = POLICY
 
     @property
     def chance(self) -> np.random.Generator:
@@ -51,22 +49,25 @@ def tell(batch: Batch) -> list[Told]:
     case, chance = batch.case, batch.chance
     beliefs = None
     if case.reference:
-        beliefs = referred(case.scene.world.traffic, case.shown, batch.policy.noise, batch.runs, chance)
-    crowd = Crowd(batch.policy, case.scene, batch.runs, beliefs)
-    number = 0
+        beliefs = referred(case.scene.world.traffic, case.shown, case.policy.noise, batch.runs, chance)
+    crowd = Crowd(case.policy, case.scene, batch.runs, beliefs)
+    number, before = 0, crowd.requests
     for second in Stream(case.scene, batch.runs, chance).seconds():
         crowd.take(second)
         number = second.number
+        if second.stage < case.scene.since:
+            before = crowd.requests
         if len(crowd.failed) == batch.runs:
             break
     over = [(number, int(requests), "") for requests in crowd.requests]
-    return [Told(*crowd.failed.get(run, over[run])) for run in range(batch.runs)]
+    ends = [crowd.failed.get(run, over[run]) for run in range(batch.runs)]
+    return [Told(at, max(0, requests - int(before[run])), by) for run, (at, requests, by) in enumerate(ends)]
 
 
 def tell_peers(batch: Batch) -> list[tuple[str, Told]]:
     """Tell a batch to all the peers and to the guardrails at once, and return what each has said of each run."""
     case, minutes = batch.case, Minutes(batch.runs)
-    crowd = Crowd(batch.policy, case.scene, batch.runs)
+    crowd = Crowd(case.policy, case.scene, batch.runs)
     peers = {name: make(batch.runs) for name, make in PEERS.items()}
     failed: dict[str, dict[int, Told]] = {name: {} for name in peers}
     seconds = case.scene.world.seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -112,6 +113,18 @@ class Course:
     def effect(self) -> float:
         """The effect in log units under the likeliest law; 0 before the first block."""
         return 0.0 if self.whole is None else location.effect(self.whole, self.belief)[0]
+
+    @property
+    def noise(self) -> float:
+        """The largest standard deviation of the machines' own noise that is possible, in log units."""
+        over = all_laws(self.most)
+        return max(law.sigma for law, possible in zip(over, self.belief.possible, strict=True) if possible)
+
+    def effect_in(self, stage: int) -> tuple[float, float]:
+        """Return the effect of the present stage's blocks alone and its standard error; infinite without any of it."""
+        if self.present is None or self.taken[1] != stage:
+            return 0.0, math.inf
+        return location.effect(self.present, self.belief)
 
     def _with(self, key: tuple[float, int], block: Block) -> Course:
         began = self._in_stage(key[1])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -38,6 +39,7 @@ def laws(most: float, *, long: bool = False) -> tuple[Law, ...]:
     return (Law(0.0, TAUS[0]), *(Law(part * most, tau) for part in PARTS for tau in taus))
 
 
+@lru_cache(maxsize=64)
 def all_laws(most: float) -> tuple[Law, ...]:
     """Return the set of hypotheses with the long ones, and behind them those that are beyond the assumptions."""
     beyond = (Law(part * most, tau) for part in OUTSIDE_PARTS for tau in OUTSIDE_TAUS)

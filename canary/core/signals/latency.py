@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from canary.core import bounds
 from canary.core.bounds import Events
 from canary.core.course import Course
-from canary.core.signals.sight import Reading, Sight, StageView, short, trouble
+from canary.core.signals.sight import UNTOLD, Z95, Reading, Sight, StageView, short, trouble
 from canary.core.tails import Tail, margin_ratio
 from canary.core.tally import Tally
 from canary.core.tally import seconds as bucket_seconds
@@ -52,17 +53,18 @@ def read_tail(tail: Tail, sight: Sight) -> Reading:
         return Reading(unknown=f"no stage in which both arms have a {tail.histogram}", n=n_c)
     alike = [view for view in views if view.matched(sight.max_load_ratio)]
     heavier = [_exceedances(view, sight.memory.unexplained) for view in views]
-    beyond = quantiles.ratio > margin * (1 + 1e-9)
+    most = margin * (1 + 1e-9)
+    beyond, since = sight.beyond(most, quantiles.ratio, partial(_late_tail, tail, sight.course))
     return Reading(
         facts=f"{_ms(quantiles.candidate)} against {_ms(quantiles.baseline)}, x{quantiles.ratio:.2f} "
-        f"{'>' if beyond else '<='} x{margin:.2f} allowed",
+        f"{'>' if quantiles.ratio > most else '<='} x{margin:.2f} allowed{since}",
         missing=short(n_c, n_b, sight.min_samples, f"requests with a {tail.histogram}") or _unlike(views[-1], sight),
         n=n_c,
         estimate=quantiles.ratio,
         low=quantiles.low,
         high=quantiles.high,
         margin=margin,
-        worse=quantiles.ratio > 1,
+        worse=beyond or quantiles.ratio > 1,
         beyond=beyond,
         fail=bounds.log_e_more_restarted(heavier, sight.planned_stages),
         passing=bounds.log_e_fewer([_exceedances(view, sight.memory.events) for view in alike]),
@@ -81,17 +83,17 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
     if course.whole is None:
         return reading if course.most == 0 else replace(reading, passing=min(0.0, reading.passing))
     margin = lag.beyond(sight.margin)
-    theta = course.effect
-    slower = theta > math.log(margin) * (1 + 1e-9)
+    theta, most = course.effect, math.log(margin) * (1 + 1e-9)
+    slower, since = sight.beyond(most, theta, partial(_late_whole, course))
     as_whole = math.log(lag.part) + course.log_e(sight.planned_stages)
     at_tail = math.log1p(-lag.part) + reading.fail
     beyond = [log for log, counts in ((as_whole, slower), (at_tail, reading.beyond)) if counts]
-    told = f"as a whole x{math.exp(theta):.2f} {'>' if slower else '<='} x{margin:.2f} over {course.blocks} blocks"
+    told = f"as a whole x{math.exp(theta):.2f} {'>' if theta > most else '<='} x{margin:.2f}"
     return replace(
         reading,
-        facts=f"{reading.facts}, {told}{_OUTSIDE if course.outside else ''}",
+        facts=f"{reading.facts}, {told} over {course.blocks} blocks{since}{_OUTSIDE if course.outside else ''}",
         missing=reading.missing or (_NOISY if course.outside else ""),
-        worse=reading.worse or theta > 0,
+        worse=reading.worse or slower or theta > 0,
         beyond=bool(beyond),
         fail=bounds.log_sum(beyond or [as_whole, at_tail]),
         passing=reading.passing if course.most == 0 else min(reading.passing, _within(course, sight)),
@@ -100,6 +102,30 @@ def read_latency(tail: Tail, lag: Lag, sight: Sight) -> Reading:
 
 _OUTSIDE = ", noisier than assumed"
 _NOISY = "one arm's machines are noisier than assumed: more replicas, or analysis.own_noise"
+
+
+def _late_tail(tail: Tail, course: Course | None, view: StageView) -> tuple[float, str]:
+    """Return a stage's own ratio, whose limit is beyond what noise of the machines may do.
+
+    Both arms need as many requests as have a limit of the quantile among them. A stage is short, and its evidence of
+    the tail is not exact while a machine is slow; over all stages that averages out.
+    """
+    n_c, n_b = _measured([view.candidate], tail), _measured([view.baseline], tail)
+    quantiles = tail.compare([(view.candidate, view.baseline)])
+    if quantiles is None or min(n_c, n_b) < least_bounded(tail.q):
+        return UNTOLD
+    noise = course.noise if course else 0.0
+    return quantiles.low * math.exp(-Z95 * noise), f"x{quantiles.ratio:.2f}"
+
+
+def least_bounded(q: float) -> float:
+    """Return of how many requests the largest is an upper 95 % limit of their q-quantile: 73 for q = 0.95."""
+    return Z95**2 * q / (1 - q)
+
+
+def _late_whole(course: Course, view: StageView) -> tuple[float, str]:
+    theta, error = course.effect_in(view.stage)
+    return theta - Z95 * error, f"x{math.exp(theta):.2f}"
 
 
 def _within(course: Course, sight: Sight) -> float:

@@ -8,80 +8,88 @@ together, the spread between groups has it (random groups: Wolter, Introduction 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from canary.core import bounds
-from canary.core.bounds import LogRatio, Sums
-from canary.core.signals.sight import Z95, Reading, Sight, short, trouble
+from canary.core.bounds import Sums
+from canary.core.signals.sight import UNTOLD, Z95, Reading, Sight, StageView, short, trouble
 from canary.core.tally import GROUP_COST_GRID, Tally
 
-Summed = Callable[[Tally], Sums]
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A ratio of sums whose means are compared, and its words: what is `counted`, `what` those are, an arm's own mean.
+
+    `ways`: whether more of it is worse (+1), or more and less (+1, -1).
+    """
+
+    summed: Callable[[Tally], Sums]
+    counted: str
+    what: str
+    told: Callable[[Tally], str]
+    ways: tuple[int, ...] = (+1,)
+
+    def stages(self, views: Sequence[StageView]) -> list[tuple[Sums, Sums]]:
+        """Return both arms' sums by stage."""
+        return [(self.summed(view.candidate), self.summed(view.baseline)) for view in views]
+
+    def furthest(self, log_ratio: float) -> float:
+        """Return how much worse a ratio is, as a logarithm."""
+        return max(way * log_ratio for way in self.ways)
+
+    def late(self, view: StageView) -> tuple[float, str]:
+        """Return a stage's own difference, for `Sight.beyond`."""
+        found = bounds.log_ratio(self.stages([view]))
+        if found is None:
+            return UNTOLD
+        return self.furthest(found.estimate) - Z95 * found.error, f"x{math.exp(found.estimate):.3f}"
+
+    def allowed(self, worse: float, margin: float) -> str:
+        """Say how a log ratio that is so much worse lies to its margin."""
+        outside = worse > math.log(margin)
+        if len(self.ways) == 1:
+            return f"{'>' if outside else '<='} x{margin:.3g} allowed"
+        return f"{'beyond' if outside else 'within'} x{1 / margin:.3g}..x{margin:.3g} allowed"
 
 
-def read_cost(per: str, sight: Sight) -> Reading:
-    """Read the calibrated cost per token (prompt and completion) or per request; the margin is a ratio."""
-    candidate, baseline = sight.sums
-    n_c, n_b = candidate.count("priced"), baseline.count("priced")
-    if unknown := trouble(candidate, baseline) or _unpriced(candidate, baseline):
-        return Reading(unknown=unknown, n=n_c)
-    stages, pooled = _pooled(_COSTS[per], sight)
-    if pooled is None:
-        needed = max(bounds.MIN_UNITS, sight.min_samples)
-        return Reading(missing=f"needs {needed} priced requests an arm, has {n_c} and {n_b}", n=n_c)
-    ratio = math.exp(pooled.estimate)
-    beyond = ratio > sight.margin
-    return Reading(
-        facts=f"{_price(candidate, per)} against {_price(baseline, per)}, x{ratio:.3f} {'>' if beyond else '<='} "
-        f"x{sight.margin:.3g} allowed",
-        missing=short(n_c, n_b, sight.min_samples, "priced requests"),
-        n=n_c,
-        estimate=ratio,
-        low=math.exp(pooled.estimate - Z95 * pooled.error),
-        high=math.exp(pooled.estimate + Z95 * pooled.error),
-        margin=sight.margin,
-        worse=ratio > 1,
-        beyond=beyond,
-        fail=bounds.with_restarts(partial(bounds.log_e_ratio, sign=+1), stages, sight.planned_stages),
-        passing=bounds.log_e_ratio(stages, sight.margin, sign=-1),
-    )
+def read_mean(mean: Mean, sight: Sight) -> Reading:
+    """Read a ratio of means; the margin is a ratio, and with both ways 1.25 is neither 25 % more nor 1/1.25.
 
-
-def read_length(sight: Sight) -> Reading:
-    """Read completion tokens an answer; the margin is a ratio both ways: 1.25 is neither 25 % longer nor 1/1.25.
-
-    Evidence for FAIL is the average of longer and shorter, for PASS the smaller of both.
+    Evidence for FAIL is the average of the ways, for PASS the smallest.
     """
     candidate, baseline = sight.sums
-    n_c, n_b = candidate.count("lengths"), baseline.count("lengths")
-    if unknown := trouble(candidate, baseline):
+    n_c, n_b = candidate.count(mean.counted), baseline.count(mean.counted)
+    if unknown := trouble(candidate, baseline) or _unpriced(mean, candidate, baseline):
         return Reading(unknown=unknown, n=n_c)
-    stages, pooled = _pooled(_lengths, sight)
+    stages = mean.stages(sight.random)
+    pooled = bounds.log_ratio(stages)
     if pooled is None:
         needed = max(bounds.MIN_UNITS, sight.min_samples)
-        return Reading(missing=f"needs {needed} answers with a length an arm, has {n_c} and {n_b}", n=n_c)
-    ratio, both = math.exp(pooled.estimate), (+1, -1)
-    beyond = abs(pooled.estimate) > math.log(sight.margin)
-    ways = [bounds.with_restarts(partial(bounds.log_e_ratio, sign=sign), stages, sight.planned_stages) for sign in both]
+        return Reading(missing=f"needs {needed} {mean.what} an arm, has {n_c} and {n_b}", n=n_c)
+    worse = mean.furthest(pooled.estimate)
+    beyond, since = sight.beyond(math.log(sight.margin), worse, mean.late)
+    failing = (partial(bounds.log_e_ratio, sign=way) for way in mean.ways)
+    ratio = math.exp(pooled.estimate)
     return Reading(
-        facts=f"{_length(candidate):.4g} against {_length(baseline):.4g} tokens an answer, x{ratio:.3f} "
-        f"{'beyond' if beyond else 'within'} x{1 / sight.margin:.3g}..x{sight.margin:.3g} allowed",
-        missing=short(n_c, n_b, sight.min_samples, "answers with a length"),
+        facts=f"{mean.told(candidate)} against {mean.told(baseline)}, x{ratio:.3f} "
+        f"{mean.allowed(worse, sight.margin)}{since}",
+        missing=short(n_c, n_b, sight.min_samples, mean.what),
         n=n_c,
         estimate=ratio,
         low=math.exp(pooled.estimate - Z95 * pooled.error),
         high=math.exp(pooled.estimate + Z95 * pooled.error),
         margin=sight.margin,
-        worse=ratio != 1,
+        worse=beyond or worse > 0,
         beyond=beyond,
-        fail=bounds.log_sum(ways, [0.5, 0.5]),
-        passing=min(bounds.log_e_ratio(stages, sight.margin**sign, sign=-sign) for sign in both),
+        fail=_average([bounds.with_restarts(process, stages, sight.planned_stages) for process in failing]),
+        passing=min(bounds.log_e_ratio(stages, sight.margin**way, sign=-way) for way in mean.ways),
     )
 
 
-def _pooled(summed: Summed, sight: Sight) -> tuple[list[tuple[Sums, Sums]], LogRatio | None]:
-    stages = [(summed(view.candidate), summed(view.baseline)) for view in sight.random]
-    return stages, bounds.log_ratio(stages)
+def _average(logs: Sequence[float]) -> float:
+    return bounds.log_sum(logs, [1 / len(logs)] * len(logs))
 
 
 def _per_token(arm: Tally) -> Sums:
@@ -137,22 +145,26 @@ def _groups(arm: Tally, name: str, grid: float = 1.0) -> dict[int, float]:
     return {group: value / grid for group, value in arm.histogram(name).items()}
 
 
-_COSTS: dict[str, Summed] = {"token": _per_token, "request": _per_request}
-
-
-def _unpriced(candidate: Tally, baseline: Tally) -> str:
+def _unpriced(mean: Mean, candidate: Tally, baseline: Tally) -> str:
     """An arm without a price has no cost; half an arm's requests priced is a price that came or went in between."""
     for name, arm in (("candidate", candidate), ("baseline", baseline)):
-        if arm.count("ok") - arm.count("cold") > 0 and arm.count("priced") == 0:
+        if mean.counted == "priced" and arm.count("ok") - arm.count("cold") > 0 and arm.count("priced") == 0:
             return f"the {name}'s answers have no price; run the load test first"
     return ""
 
 
-def _price(arm: Tally, per: str) -> str:
-    if per == "request":
-        return f"{1000 * arm.total('sum.cost') / max(1, arm.count('priced')):.3g} USD a thousand requests"
+def _token_price(arm: Tally) -> str:
     return f"{1e6 * arm.total('sum.cost') / max(1.0, arm.total('sum.tokens')):.3g} USD a million tokens"
 
 
-def _length(arm: Tally) -> float:
-    return arm.total("sum.length") / max(1, arm.count("lengths"))
+def _request_price(arm: Tally) -> str:
+    return f"{1000 * arm.total('sum.cost') / max(1, arm.count('priced')):.3g} USD a thousand requests"
+
+
+def _length(arm: Tally) -> str:
+    return f"{arm.total('sum.length') / max(1, arm.count('lengths')):.4g} tokens an answer"
+
+
+COST_PER_TOKEN = Mean(_per_token, "priced", "priced requests", _token_price)  # calibrated: prompt and completion
+COST_PER_REQUEST = Mean(_per_request, "priced", "priced requests", _request_price)
+OUTPUT_LENGTH = Mean(_lengths, "lengths", "answers with a length", _length, ways=(+1, -1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from canary.core import bounds
 from canary.core.bounds import Events
@@ -38,8 +39,7 @@ def read_rate(event: Kind, sight: Sight) -> Reading:
     """Read a rate of events among completed requests; the margin is a difference of rates, 0.005 = 0.5 pp.
 
     The estimate is that of requests. For the evidence a unit, such as a sticky user, is one request and at most one
-    event: what it does again is no new chance. Harm since the share last changed is beyond the margin too, if it
-    plainly is by itself: earlier stages without it would hide it for as long as they were.
+    event: what it does again is no new chance.
     """
     views, (candidate, baseline) = sight.random, sight.sums
     if unknown := trouble(candidate, baseline) or event.impossible(candidate, baseline):
@@ -47,19 +47,17 @@ def read_rate(event: Kind, sight: Sight) -> Reading:
     (k_c, n_c), (k_b, n_b) = ((arm.count(*event.names), arm.count("done")) for arm in (candidate, baseline))
     stages = [_events(view, event) for view in views]
     estimate, error = _difference(views, event)
-    late, doubt = _difference(views[-1:], event)
-    beyond = estimate > sight.margin or late - Z95 * doubt > sight.margin
+    beyond, since = sight.beyond(sight.margin, estimate, partial(_late, event))
     return Reading(
         facts=f"{k_c}/{n_c} ({k_c / n_c:.1%}) against {k_b}/{n_b} ({k_b / n_b:.1%}), {100 * estimate:+.1f} pp "
-        f"{'>' if estimate > sight.margin else '<='} {100 * sight.margin:+.3g} pp allowed"
-        f"{f', {100 * late:+.1f} pp since the share changed' if beyond and estimate <= sight.margin else ''}",
+        f"{'>' if estimate > sight.margin else '<='} {100 * sight.margin:+.3g} pp allowed{since}",
         missing=short(units(candidate), units(baseline), sight.min_samples, "completed requests"),
         n=units(candidate),
         estimate=estimate,
         low=estimate - Z95 * error,
         high=estimate + Z95 * error,
         margin=sight.margin,
-        worse=estimate > 0,
+        worse=beyond or estimate > 0,
         beyond=beyond,
         fail=bounds.log_e_more_restarted(stages, sight.planned_stages),
         passing=bounds.log_e_within(stages, sight.margin),
@@ -71,6 +69,11 @@ def _events(view: StageView, event: Kind) -> Events:
     candidate, baseline = event.of(view.candidate), event.of(view.baseline)
     fresh = units(view.candidate) + units(view.baseline)
     return Events(view.share, candidate, baseline, max(fresh, candidate + baseline))
+
+
+def _late(event: Kind, view: StageView) -> tuple[float, str]:
+    difference, error = _difference([view], event)
+    return difference - Z95 * error, f"{100 * difference:+.1f} pp"
 
 
 def _difference(views: Sequence[StageView], event: Kind) -> tuple[float, float]:

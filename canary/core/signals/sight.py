@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from canary.core.course import Course
@@ -42,6 +42,10 @@ class StageView:
     def matched(self, most: float) -> bool:
         """Tell whether the arms are loaded alike, up to a factor of `most`; without sums nothing speaks against it."""
         return self.load is None or 1 / most <= self.load <= most
+
+
+Late = Callable[[StageView], tuple[float, str]]  # a stage's own difference: its lower 95 % limit, and it in words
+UNTOLD = -math.inf, ""  # of a stage that tells no difference yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,20 @@ class Sight:
     def sums(self) -> tuple[Tally, Tally]:
         """The sums of candidate and baseline over the stages in which chance divided the traffic."""
         return sums_of(self.stages) if self.arms is None else self.arms
+
+    def beyond(self, margin: float, pooled: float, late: Late) -> tuple[bool, str]:
+        """Tell whether a difference is beyond a margin: that of all stages, or plainly that of the present one alone.
+
+        Evidence begins anew with each planned share (`bounds.with_restarts`), so harm that begins late is proved soon;
+        what all stages estimate together would hide it for as long as the ones before were quiet. If `late` is what
+        counts, its words are returned. To be beyond is one condition of FAIL, the evidence the other: whatever is told
+        here, equal arms reach its bar no more often.
+        """
+        random = self.random
+        if pooled > margin or len(random) < 2:  # noqa: PLR2004 - the first stage is all stages
+            return pooled > margin, ""
+        least, told = late(random[-1])
+        return (True, f", {told} since the share changed") if least > margin else (False, "")
 
 
 def sums_of(views: Sequence[StageView]) -> tuple[Tally, Tally]:

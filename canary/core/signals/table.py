@@ -8,7 +8,7 @@ from functools import partial
 
 from canary.core.signals.latency import Lag, read_latency, read_tail
 from canary.core.signals.limits import read_quantile_limit, read_rate_limit
-from canary.core.signals.means import read_cost, read_length
+from canary.core.signals.means import COST_PER_REQUEST, COST_PER_TOKEN, OUTPUT_LENGTH, read_mean
 from canary.core.signals.pairs import read_pairs
 from canary.core.signals.rates import kind, read_rate
 from canary.core.signals.sight import Reading, Sight
@@ -65,9 +65,9 @@ SIGNALS: Mapping[str, Signal] = {
     "tpot_p95": _latency(0.18, _TPOT95, _TPOT),
     "stall_p99": _latency(0.03, _STALL99, replace(_TPOT, part=_HALF)),
     "e2e_p95": Signal(0.0, "ratio", partial(read_tail, _E2E95), _E2E95),
-    "cost_per_token": Signal(0.10, "ratio", partial(read_cost, "token")),
-    "cost_per_request": Signal(0.05, "ratio", partial(read_cost, "request")),
-    "output_length": Signal(0.05, "ratio", read_length),
+    "cost_per_token": Signal(0.10, "ratio", partial(read_mean, COST_PER_TOKEN)),
+    "cost_per_request": Signal(0.05, "ratio", partial(read_mean, COST_PER_REQUEST)),
+    "output_length": Signal(0.05, "ratio", partial(read_mean, OUTPUT_LENGTH)),
     "shadow_quality": Signal(0.15, "difference", read_pairs),
     "error_rate_limit": Signal(0.05, "limit", partial(read_rate_limit, _FAILED)),
     "ttft_p95_limit": _limit(_TTFT95),

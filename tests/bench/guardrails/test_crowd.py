@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.guardrails.cases import POLICY
+from bench.guardrails.cases import policy_of
 from bench.guardrails.crowd import TRIPWIRE, Crowd
 from bench.guardrails.sessions import Sessions
 from bench.guardrails.streams import Late, Scene, Stream
@@ -11,6 +11,7 @@ from tests.bench.guardrails.product import Product, chance, referred
 
 RUNS = 2
 HALF = (Step(0.5, 150),)
+LATE = (Step(0.3, 300), Step(0.5, 100))
 NOISY = OwnNoise(0.18, 0.10, 30.0)
 SCENES = {
     "equal": Scene(World(HALF)),
@@ -24,19 +25,24 @@ SCENES = {
     "slow": Scene(World(HALF, harm=Harm(ttft=3.0, tpot=1.8))),
     "stalled": Scene(World(HALF, harm=Harm(stall=5.0, stalled=0.2))),
     "dear": Scene(World(HALF, harm=Harm(cost=1.2))),
+    "errors at last": Scene(World(LATE, harm=Harm(error=0.01)), since=1),
+    "slow at last": Scene(World(LATE, harm=Harm(ttft=2.5, tpot=1.5)), since=1),
+    "stalled at last": Scene(World(LATE, harm=Harm(stall=5.0, stalled=0.1)), since=1),
+    "dear at last": Scene(World(LATE, harm=Harm(cost=1.15)), since=1),
     "worse in a ramp": Scene(World((Step(0.1, 100), Step(0.5, 100, 1.5)), harm=Harm(cost=1.1, quality=0.05, ttft=1.6))),
 }
+HARMED = {"errors", "slow", "stalled", "dear", "slow at last", "stalled at last", "dear at last", "worse in a ramp"}
 
 
 BOTH = ("ttft_p95", "tpot_p95")  # beyond as a whole or at the tail: their evidence tells which
 
 
 def beyond(finding):
-    """Whether the estimate is worse than the margin."""
+    """Whether the estimate is worse than the margin, or plainly that of the present stage."""
     if finding.estimate is None:  # too few yet
         return False
     worse = finding.estimate if finding.margin > 0 else -finding.estimate
-    return worse > abs(finding.margin) * (1 + 1e-9)
+    return worse > abs(finding.margin) * (1 + 1e-9) or "since the share changed" in finding.reason
 
 
 def failing(findings):
@@ -48,12 +54,13 @@ def failing(findings):
 @pytest.mark.parametrize("name", SCENES)
 def test_the_crowd_decides_as_the_product_does(name):
     """On the same sums: the same evidence every second, and the same guardrail fails in the same second."""
-    crowd = Crowd(POLICY, SCENES[name], RUNS)
-    seen = compared(SCENES[name], crowd, [Product(POLICY, SCENES[name], run) for run in range(RUNS)])
+    scene, policy = SCENES[name], policy_of(SCENES[name])
+    crowd = Crowd(policy, scene, RUNS)
+    seen = compared(scene, crowd, [Product(policy, scene, run) for run in range(RUNS)])
     found = {run: (at, name) for run, (at, _, name) in crowd.failed.items() if name != TRIPWIRE}
     assert found == {run: told for run, told in seen.items() if run in found}
     assert set(crowd.failed) >= set(seen)
-    assert bool(seen) == (name in {"errors", "slow", "stalled", "dear", "worse in a ramp"})
+    assert bool(seen) == (name in HARMED)
 
 
 def test_it_believes_a_reference_as_the_product_does(monkeypatch):
@@ -62,23 +69,24 @@ def test_it_believes_a_reference_as_the_product_does(monkeypatch):
     monkeypatch.setattr("canary.core.reference.LONG_S", 1000.0)
     beliefs, theirs = referred(0.02, 60.0, RUNS)
     scene = Scene(World(HALF, harm=Harm(ttft=3.0)))
-    products = [Product(POLICY, scene, run, {"ttft": theirs[run]}) for run in range(RUNS)]
-    seen = compared(scene, Crowd(POLICY, scene, RUNS, {"ttft": beliefs}), products)
+    policy = policy_of(scene)
+    products = [Product(policy, scene, run, {"ttft": theirs[run]}) for run in range(RUNS)]
+    seen = compared(scene, Crowd(policy, scene, RUNS, {"ttft": beliefs}), products)
     assert {name for _, name in seen.values()} == {"ttft_p95"}
 
 
 def compared(scene, crowd, products):
     """Tell a scene to both, compare what they say each second, and return when the product rolled back, and by what."""
-    seen = {}
+    seen, policy = {}, policy_of(scene)
     for second in Stream(scene, RUNS, chance()).seconds():
         crowd.take(second)
         judged = crowd.judged(np.arange(RUNS))
         for run in sorted(set(range(RUNS)) - set(seen)):
             findings = products[run].take(second)
-            for number, guard in enumerate(POLICY.guards):
+            for number, guard in enumerate(policy.guards):
                 finding = findings[guard.name]
                 if finding.evidence is not None:
-                    ours = judged.over[run, number] - np.log(POLICY.weights()[guard.name, ""])
+                    ours = judged.over[run, number] - np.log(policy.weights()[guard.name, ""])
                     assert ours == pytest.approx(finding.evidence, abs=1e-9, rel=1e-9), (second.number, guard.name)
                     if guard.name not in BOTH:
                         assert judged.counts[run, number] == beyond(finding), (second.number, guard.name)
