@@ -92,7 +92,7 @@ def remember(
 
 
 def follow(analysis: Analysis, policy: Policy, views: Views, machines: Machines, now: float) -> dict[Key, Course]:
-    """Take the blocks that have closed since the last look; what a reference tells at the first look is believed."""
+    """Take the blocks that have closed since the last look; what a reference tells until the first one is believed."""
     courses, followed = dict(analysis.courses), set[Key]()
     for guard in policy.guards:
         lag = SIGNALS[guard.name].lag
@@ -102,7 +102,9 @@ def follow(analysis: Analysis, policy: Policy, views: Views, machines: Machines,
             key = lag.histogram, slice_
             if key not in followed:
                 followed.add(key)
-                course = courses.get(key) or _begun(policy.noise[lag.histogram], machines, lag)
+                course = courses.get(key)
+                if course is None or course.taken[1] < 0:
+                    course = _begun(policy.noise[lag.histogram], machines, lag)
                 courses[key] = course.take(closed(views[slice_], lag, now, course.taken))
     return courses
 

@@ -40,7 +40,19 @@ def test_where_chance_divides_nothing_no_block_is_compared() -> None:
     assert closed([StageView(0, 0.0, BLOCKS, BLOCKS), StageView(1, 1.0, BLOCKS, BLOCKS)], LAG, 1e9, NOTHING) == {}
 
 
-def test_a_reference_is_believed_from_the_first_look_on() -> None:
+def test_what_a_reference_tells_before_the_first_block_is_believed() -> None:
+    """A control that came with the release has spoken in its shadow; nobody looks at the candidate's blocks before."""
+    policy = Policy((Guard("ttft_p95", 1.1),))
+    shadow = {"": [StageView(0, 0.0, BLOCKS, BLOCKS)]}
+    before = follow(Analysis.initial(), policy, shadow, Machines(4, 4), 2000.0)
+    exposed = {"": [*shadow[""], StageView(1, 0.5, BLOCKS, BLOCKS)]}
+    after = follow(Analysis(courses=before), policy, exposed, Machines(1, 1, {"ttft": QUIET}), 3000.0)
+    assert before["ttft", ""].belief != QUIET.belief
+    assert after["ttft", ""].belief == QUIET.belief
+    assert after["ttft", ""].most == pytest.approx(START.most)
+
+
+def test_a_reference_is_believed_from_the_first_block_on() -> None:
     """What it tells later changes nothing in a course that has begun."""
     policy = Policy((Guard("ttft_p95", 1.1), Guard("ttft_p99", 1.1)))
     views = {"": [StageView(1, 0.5, BLOCKS, BLOCKS)]}
