@@ -17,6 +17,7 @@ from typing import Any
 
 from canary import keys, reading, references, success
 from canary.assess import Engines, Seen, evidence, moved, stages
+from canary.clock import Clock, Reading
 from canary.confirm import confirm
 from canary.core import events, finding
 from canary.core.events import Cause, Event, Evidence
@@ -53,14 +54,15 @@ class Controller:
         holder: str,
         metrics: Metrics,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Reading = time.time,
+        steady: Reading = time.monotonic,
         look_seconds: float = 1.0,
         lease_ms: int = 3000,
     ) -> None:
         self._store = store
         self._holder = holder
         self._metrics = metrics
-        self._clock = clock
+        self._clock = Clock(clock, steady)
         self._look_seconds = look_seconds
         self._lease_ms = lease_ms
         self._lease: Lease | None = None
@@ -95,6 +97,7 @@ class Controller:
         self._lease = await self._store.lead(self._holder, token, self._lease_ms)
         if self._lease is None:
             self._rehearsing.clear()
+            self._clock.lose_sight()
             return
         for model in await self._store.models():
             await self._guarded(model, self.look(model))
@@ -105,6 +108,8 @@ class Controller:
         """Look at one model and act; return its release. Raises StoreError."""
         self._rehearsing.discard(model)
         release = _read(await self._store.release_text(model))
+        if release is not None and (jump := self._clock.jumped(release, ACTOR)):
+            release = await self._tell(model, jump)
         if release is None:
             return None
         engines = await self._store.engines()
@@ -250,7 +255,7 @@ class Controller:
     async def _collect(self) -> None:
         """Learn, now and then, how much the machines of each baseline differ among themselves."""
         now = self._clock()
-        if now - self._collected < references.COLLECT_S:
+        if 0 <= now - self._collected < references.COLLECT_S:
             return
         self._collected, compared = now, await self._store.references()
         for model in await self._store.models():
@@ -261,8 +266,8 @@ class Controller:
             self._lease = None
 
     async def _forget_workers(self) -> None:
-        """Drop what is kept of workers that are long gone, now and then."""
-        now = self._clock()
+        """Drop what is kept of workers that are long gone, now and then; one that only looks so for a jump stays."""
+        now = self._clock.earliest()
         if now - self._swept >= _SWEEP_S:
             self._swept = now
             await self._store.forget_workers(int((now - _GONE_S) * 1000))

@@ -39,6 +39,7 @@ _TOLD: Final[Mapping[str, Event]] = {
     "freeze": events.Freeze(_SAID),
     "unfreeze": events.Unfreeze(_SAID),
     "relocated": events.Relocated(_WHO, {}),
+    "clock jumped": events.ClockJumped(_WHO, 3600.0, 0.0),
 }
 
 

@@ -38,6 +38,8 @@ def brief(event: Event, found: Evidence | None) -> Mapping[str, Any]:
             return {"tripped_ms": event.unix_ms}
         case events.Relocated():
             return {"replicas": dict(event.replicas)}
+        case events.ClockJumped():
+            return {"jumped_s": event.by}
     return {} if found is None else found.to_dict()
 
 

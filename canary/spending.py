@@ -52,8 +52,9 @@ def spend(release: Release, runs: Iterable[Report], tallies: Mapping[Key, Tally]
     money = release.plan.money
     hours = max(0.0, (release.ended or now) - release.started) / 3600
     tests = 0.0
+    began = min(release.started, release.started - release.jumped)  # a report keeps the time it was written with
     for run in runs:
-        within = float(run.get("created_ms", 0)) >= release.started * 1000
+        within = float(run.get("created_ms", 0)) >= began * 1000
         arms = {"baseline": money.baseline_per_hour} | ({} if within else {"candidate": money.candidate_per_hour})
         tests += sum(seconds(run, arm) / 3600 * rate for arm, rate in arms.items())
         tests += sum(_usd(rates, tokens(run, arm)) for arm, rates in _rates(money).items())

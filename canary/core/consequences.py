@@ -47,6 +47,7 @@ def _what(before: Release, after: Release, event: Event) -> str:
 
 _VERBS: Mapping[type, str] = {
     events.Relocated: "relocated",
+    events.ClockJumped: "clock-jumped",
     events.Pause: "pause",
     events.Resume: "resume",
     events.SetWeight: "set-weight",
@@ -59,11 +60,13 @@ _VERBS: Mapping[type, str] = {
     events.Supersede: "supersede",
 }
 
+_ASIDE = (events.Relocated, events.ClockJumped, events.Freeze, events.Unfreeze)
+
 _OWN: Mapping[str, Callable[[Release, Cause], str]] = {
     "held": lambda release, _: release.held,
     "released": lambda *_: "what held it is gone",
     "rehearsing": lambda *_: "the candidate is withdrawn, to see how soon every worker follows",
     "rehearsed": lambda release, _: rehearsal.words(release),
     "ramp": lambda release, _: f"on the way to {release.ramp.to:g} %" if release.ramp else "arrived",
-    **{_VERBS[kind]: lambda _, cause: cause.reason for kind in (events.Relocated, events.Freeze, events.Unfreeze)},
+    **{_VERBS[kind]: lambda _, cause: cause.reason for kind in _ASIDE},
 }

@@ -113,6 +113,18 @@ class Relocated:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockJumped:
+    """The controller's clock jumped by so many seconds, forward above 0.
+
+    It did so at or after `since` (Unix seconds of the clock as it is now): times from then on are right.
+    """
+
+    cause: Cause
+    by: float
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """A person stops automation from advancing."""
 
@@ -191,6 +203,7 @@ Event: TypeAlias = (
     Look
     | Tripped
     | Relocated
+    | ClockJumped
     | Pause
     | Resume
     | SetWeight

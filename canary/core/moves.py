@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from canary.core import rehearsal
 from canary.core.arms import Endpoint
-from canary.core.events import Cause, Evidence
+from canary.core.events import Cause, ClockJumped, Evidence
 from canary.core.finding import Finding, OnBreach, Verdict
 from canary.core.plan import ramp_parts
 from canary.core.state import Phase, Ramp, Release
@@ -102,6 +102,30 @@ def _part(release: Release, now: float) -> Release:
 def warming(release: Release, now: float) -> Release:
     """Let caches fill: latency and cost of what is drawn until then are no evidence."""
     return replace(release, warm_until=now + release.plan.warm_up)
+
+
+def shifted(release: Release, jump: ClockJumped) -> Release:
+    """Move the attempt's times with a clock that jumped, but those that a person wrote by the new one already.
+
+    Workers compare `warm_until` with their own clocks: caches that are full stay so, whosever clock it was.
+    """
+
+    def moved(time: float, ahead: float = 0.0) -> float:
+        """Move a time that lay so many seconds ahead when it was written."""
+        return time if jump.since <= time - ahead <= jump.cause.now else time + jump.by
+
+    warm_until, ramp = moved(release.warm_until, release.plan.warm_up), release.ramp
+    warm = release.warm_until <= jump.cause.now - jump.by
+    return replace(
+        release,
+        started=moved(release.started),
+        entered=moved(release.entered),
+        staged=release.staged and moved(release.staged),
+        warm_until=release.warm_until and (min(release.warm_until, warm_until) if warm else warm_until),
+        ramp=None if ramp is None else replace(ramp, due=moved(ramp.due, ramp.every)),
+        withdrawn_ms=release.withdrawn_ms and round(1000 * moved(release.withdrawn_ms / 1000)),
+        jumped=release.jumped + jump.by,
+    )
 
 
 def hold(release: Release, key: str, reason: str) -> Release:

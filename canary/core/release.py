@@ -14,6 +14,7 @@ Laws (tests/canary/core/test_release.py holds each as a property):
 8. A rolled-back digest is quarantined; only `retry`, with a reason, lets it try again.
 9. The candidate's share of traffic is above 0 only in `canary` and `bake`, and only after a rollback was rehearsed, in
    this attempt and in time.
+10. A jump of the controller's clock serves no time and takes none: a look after it decides as one before it did.
 
 `advance` is pure: time comes with the event's cause. What is to be done follows from the difference between before and
 after (consequences.py), so no rule can forget to publish, to note, or to quarantine.
@@ -114,6 +115,7 @@ TABLE: Mapping[type, Mapping[Phase, Rule]] = {
     events.Look: _row((_ALL, rules.stay), (ACTIVE, rules.look)),
     events.Tripped: _row((_ALL, rules.stay), (ACTIVE, rules.tripped)),
     events.Relocated: _row((_ALL, rules.relocated)),
+    events.ClockJumped: _row((_ALL, rules.stay), (ACTIVE, rules.clock_jumped)),
     events.Pause: _row((_ALL, rules.refuse("pause", _START)), (ACTIVE, rules.pause)),
     events.Resume: _row((_ALL, rules.refuse("resume", _START)), (ACTIVE, rules.resume)),
     events.SetWeight: _row(

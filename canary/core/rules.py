@@ -96,6 +96,11 @@ def relocated(release: Release, event: events.Relocated) -> Release:
     return moves.warming(moved, event.cause.now) if moved != release and release.split().warm_until else moved
 
 
+def clock_jumped(release: Release, event: events.ClockJumped) -> Release:
+    """What lies behind and what is to go stay as they were: no jump serves a time."""
+    return moves.shifted(release, event)
+
+
 # What a person says.
 
 

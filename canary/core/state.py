@@ -56,6 +56,7 @@ class Release:
     `warm_until` when caches are taken for full (0 before the first share).
     `withdrawn_ms` is when (Unix milliseconds) a rollback was rehearsed last, 0 before; `rehearsal_ms` how long it took
     to the last worker's acknowledgement, None while it goes on.
+    `jumped` is by how many seconds the controller's clock has jumped in this attempt; its times went with it.
     Overlays hold their reason, "" when off. `breaches` names guards that paused once: a person who resumes saw them.
     """
 
@@ -89,6 +90,7 @@ class Release:
     breach_ms: int = 0
     decided_ms: int = 0
     concluded: int = 0
+    jumped: float = 0.0
 
     @property
     def percent(self) -> float:

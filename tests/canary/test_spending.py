@@ -55,6 +55,13 @@ def test_a_load_test_within_the_attempt_costs_the_baselines_hours_alone() -> Non
     assert spend(release(), [run(1500)], {}, 1000).load_tests == 1
 
 
+@pytest.mark.parametrize("by", [3600.0, -3600.0])
+def test_a_load_test_stays_within_its_attempt_when_the_clock_jumps(by: float) -> None:
+    """A report keeps the time it was written with; neither it nor the jump costs an hour more."""
+    jumped = advance(release(), events.ClockJumped(cause(1600 + by), by, 1600 + by))[0]
+    assert spend(jumped, [run(1500)], {}, 1600 + by) == spend(release(), [run(1500)], {}, 1600)
+
+
 def test_engines_paid_by_the_hour_are_not_paid_by_the_token_too() -> None:
     """What the shadow and the canary ask lies within the hours; the tokens are counted all the same."""
     spent = spend(release(), [], used(), 1000 + 3600)

@@ -75,13 +75,20 @@ class World:
     def __init__(self, store: Store, name: str = "c1") -> None:
         self.store = store
         self.now = START
+        self.jumped = 0.0
         self.metrics = Metrics()
         self.seq = 0
         self.controller = self.another(name)
 
     def another(self, name: str, lease_ms: int = 5000) -> Controller:
-        """Return a further controller on the same store and clock."""
-        return Controller(self.store, name, self.metrics, clock=lambda: self.now, lease_ms=lease_ms)
+        """Return a further controller on the same store and clocks."""
+        clocks = {"clock": lambda: self.now, "steady": lambda: self.now - self.jumped}
+        return Controller(self.store, name, self.metrics, **clocks, lease_ms=lease_ms)
+
+    def jump(self, seconds: float) -> None:
+        """Set everybody's clock forward, or back below 0; no time passes."""
+        self.now += seconds
+        self.jumped += seconds
 
     async def engines(self, **state: str) -> None:
         """Register both engines, ready unless `state` says otherwise."""

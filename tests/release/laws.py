@@ -108,9 +108,11 @@ def nothing_is_early(told: Iterable[Entry], release: Release) -> None:
             continue
         after = place(entry["after"])
         phase, percent = place(entry["before"]) if entry["before"] else ("", 0.0)
-        moved = after != (phase, percent) and after[0] not in ENDS
+        moved = after != (phase, percent) and after[0] not in ENDS and entry["what"] != "ramp"
         if moved and entry["who"] == "controller" and phase in ("canary", "bake"):
             _was_due(entry, release, phase, percent, since)
+        if entry["what"] == "clock-jumped":
+            since += round(1000 * json.loads(entry["evidence"])["jumped_s"])
         if entry["before"] != entry["after"] or entry["what"] in BY_HAND:
             since = int(entry["unix_ms"])
 

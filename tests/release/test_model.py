@@ -94,10 +94,14 @@ class Releases(RuleBasedStateMachine):
         """Wait for something asynchronous."""
         return self.runner.run(work)
 
+    def clock(self) -> float:
+        """The time, everywhere."""
+        return self.now
+
     async def _open(self) -> None:
         self.store = Store.connect(self.url)
         await self.store._redis.flushall()
-        self.controller = Controller(self.store, "c", Metrics(), clock=lambda: self.now, lease_ms=60_000)
+        self.controller = Controller(self.store, "c", Metrics(), clock=self.clock, steady=self.clock, lease_ms=60_000)
         for name, port in (("base", 8101), ("new", 8102)):
             engine = {"name": name, "url": f"http://127.0.0.1:{port}", "digest": f"d-{name}", "state": "ready"}
             await self.store.register_engine(engine)

@@ -10,7 +10,7 @@ from canary.core import events
 from canary.core.finding import Finding, OnBreach, Verdict
 from canary.core.plan import Step, ramp_parts
 from canary.core.release import NotAllowed, Phase, Release, advance
-from canary.core.state import ACTIVE
+from canary.core.state import ACTIVE, Ramp
 from tests.canary.core.releases import PLAN, cause, enough, finding, opened
 
 SKEWED = Finding(
@@ -144,3 +144,71 @@ def test_a_freeze_stops_a_ramp_by_hand_that_grows_and_none_that_shrinks() -> Non
     for seconds in (-1, float("nan"), float("inf")):
         with pytest.raises(NotAllowed, match="no duration"):
             advance(ramping(), events.SetWeight(cause(100), 5, seconds))
+
+
+HOUR = 3600.0
+NOW = 1e6  # by the clock before it jumps
+
+
+def jumped(by: float, since: float = 0.0) -> events.ClockJumped:
+    """The clock jumps at NOW, and the controller notices `since` seconds later."""
+    return events.ClockJumped(cause(NOW + by + since, "why", "controller"), by, NOW + by)
+
+
+def timed(**times: float) -> Release:
+    """A canary that has begun long ago, with times of its own."""
+    plan = replace(PLAN, warm_up=100.0)
+    return replace(canary(), plan=plan, **({"started": NOW - 900, "entered": NOW - 60, "staged": NOW - 60} | times))
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR], ids=["forward", "back"])
+def test_a_jump_of_the_clock_takes_every_time_with_it(by) -> None:
+    """What lies behind and what is to go is what it was; the audit says why, and what routes is untouched."""
+    before = timed(ramp=Ramp(5.0, 3, 20.0, NOW + 15), withdrawn_ms=int(NOW - 800) * 1000)
+    after, (note,) = advance(before, jumped(by))
+    assert (after.started, after.entered, after.staged) == (NOW - 900 + by, NOW - 60 + by, NOW - 60 + by)
+    assert after.ramp == Ramp(5.0, 3, 20.0, NOW + 15 + by)
+    assert after.withdrawn_ms == (NOW - 800 + by) * 1000
+    assert (after.jumped, after.at, after.reason) == (by, before.at, before.reason)
+    assert (note.what, note.actor, note.why) == ("clock-jumped", "controller", "why")
+    assert advance(after, jumped(-by))[0].entered == before.entered
+
+
+def test_what_never_was_stays_never() -> None:
+    """A share that has not begun, caches that do not warm, a rehearsal that is yet to come."""
+    after = advance(timed(staged=0.0, withdrawn_ms=0), jumped(-HOUR))[0]
+    assert (after.staged, after.warm_until, after.withdrawn_ms, after.ramp) == (0.0, 0.0, 0, None)
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR], ids=["forward", "back"])
+def test_what_a_person_wrote_by_the_new_clock_stays(by) -> None:
+    """Between the jump and the controller's next look: those times are right."""
+    before = timed(ramp=Ramp(5.0, 3, 20.0, NOW + by + 20.2), entered=NOW + by + 0.2, staged=NOW + by + 0.2)
+    after = advance(before, jumped(by, since=0.5))[0]
+    assert (after.entered, after.staged, after.ramp) == (before.entered, before.staged, before.ramp)
+    assert after.started == NOW - 900 + by
+
+
+@pytest.mark.parametrize(
+    ("by", "warm_until", "then", "generations"),
+    [
+        (HOUR, NOW + 40, NOW + 40 + HOUR, 1),  # cold: as long as it was
+        (-HOUR, NOW + 40, NOW + 40 - HOUR, 1),
+        (HOUR, NOW - 10, NOW - 10, 0),  # warm: workers whose clocks did not jump must not think them cold
+        (-HOUR, NOW - 10, NOW - 10 - HOUR, 1),  # nor those whose did
+    ],
+)
+def test_full_caches_stay_full_for_workers_whose_clock_jumped_and_others(by, warm_until, then, generations) -> None:
+    """A worker asks its own clock whether a latency is evidence; what it is to ask by is published."""
+    before = timed(warm_until=warm_until)
+    after, effects = advance(before, jumped(by))
+    assert after.warm_until == then
+    assert after.generation == before.generation + generations
+    assert sum(isinstance(effect, events.Publish) for effect in effects) == generations
+
+
+@pytest.mark.parametrize("phase", sorted(set(Phase) - set(ACTIVE)))
+def test_an_end_keeps_the_time_it_was_written_with(phase) -> None:
+    """Nothing waits there any more."""
+    ended = replace(timed(), phase=phase)
+    assert advance(ended, jumped(HOUR)) == (ended, ())

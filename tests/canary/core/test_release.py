@@ -323,9 +323,10 @@ class Laws(RuleBasedStateMachine):
     @initialize(plan=st.sampled_from([PLAN, FULL]))
     def start(self, plan) -> None:
         """A fresh release in draft."""
-        self.first = self.release = opened(plan, rehearsed=False)
+        self.now, self.jumped = 1e6, 0.0
+        self.first = self.release = replace(opened(plan, rehearsed=False), started=self.now, entered=self.now)
+        self.unjumped = self.release
         self.told: list[events.Event] = []
-        self.now = 0.0
 
     @rule(
         verdicts=st.lists(st.sampled_from(Verdict), max_size=2),
@@ -390,6 +391,13 @@ class Laws(RuleBasedStateMachine):
         """The ends, and the way back."""
         self.tell(kind(cause(self.now)))
 
+    @rule(by=st.sampled_from([3600.5, -3600.5]))
+    def clock_jumps(self, by) -> None:
+        """The controller's clock is set forward or back, and it notices."""
+        self.now += by
+        self.jumped += by
+        self.tell(events.ClockJumped(cause(self.now), by, self.now))
+
     @rule()
     def person_starts(self) -> None:
         """The next release of the model."""
@@ -400,6 +408,7 @@ class Laws(RuleBasedStateMachine):
             return
         assert not self.release.active
         assert release.generation == self.release.generation + 1
+        self.unjumped = begin(self.unjumped, opening, cause(self.now - self.jumped))[0]
         self.first = self.release = release
         self.told = []
 
@@ -414,6 +423,7 @@ class Laws(RuleBasedStateMachine):
             return
         self.release = after
         self.told.append(event)
+        self._hold_time(event)
         assert (effects == ()) == (after == before)
         same_attempt = after.attempt == before.attempt
         if before.phase in ENDED and same_attempt:
@@ -439,6 +449,15 @@ class Laws(RuleBasedStateMachine):
             assert "by hand" in after.paused
         if isinstance(event, events.Rollback) and before.phase is Phase.PROMOTED:
             assert after.split().baseline == before.previous
+
+    def _hold_time(self, event: events.Event) -> None:
+        """Law 10: where no clock had jumped, the release would stand at the same place for the same reasons."""
+        if not isinstance(event, events.ClockJumped):
+            steady = replace(event.cause, now=event.cause.now - self.jumped)
+            self.unjumped = advance(self.unjumped, replace(event, cause=steady))[0]
+        one, other = self.release, self.unjumped
+        assert (one.at, one.shares, one.reason) == (other.at, other.shares, other.reason)
+        assert (one.held, one.paused, one.frozen) == (other.held, other.paused, other.frozen)
 
     def _hold_look(self, before: Release, after: Release, event: events.Look) -> None:
         """No advance without evidence, and no way around a breach."""
