@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from canary.core.course import Course
-from canary.core.location import Arm, Block
-from canary.core.noise import OUTSIDE_PARTS, most_noise
+from canary.core.location import Arm, Belief, Block
+from canary.core.noise import OUTSIDE_PARTS, all_laws, most_noise
 
 
 def blocks_of(count: int, shift: float, seed: int, first: int = 0, stage: int = 1) -> dict[tuple[float, int], Block]:
@@ -101,3 +101,19 @@ def test_a_new_stage_does_not_hide_what_was_proved_before():
     proved = START.take(blocks_of(180, math.log(2), 7))
     lonely = {(1800.0, 2): Block(1800.0, Arm(), next(iter(blocks_of(1, 0.0, 1).values())).baseline)}
     assert proved.take(lonely).log_e(4) > proved.log_e(4) - 1
+
+
+def test_the_effect_of_the_present_stage_is_its_own_blocks():
+    """Quiet hours before take nothing from it, and of another stage nothing is known."""
+    course = START.take(blocks_of(540, 0.0, 14)).take(blocks_of(60, math.log(2), 15, first=540, stage=2))
+    effect, error = course.effect_in(2)
+    assert effect == pytest.approx(math.log(2), abs=3 * error)
+    assert error < 0.1
+    assert course.effect_in(1) == START.effect_in(1) == (0.0, math.inf)
+
+
+def test_the_largest_noise_that_is_possible():
+    """What is assumed, or what a reference leaves of it."""
+    quiet = np.array([0.0, *[-99.0] * (len(all_laws(START.most)) - 1)])
+    assert START.noise == START.most
+    assert Course.begin(START.most, Belief.of_reference(quiet)).noise == 0.0

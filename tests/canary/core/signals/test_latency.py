@@ -146,3 +146,67 @@ def test_against_a_control_only_what_was_counted_against_it_counts() -> None:
     memory = Memory(events={1: (5, 95), ~1: (4, 4)}, unexplained={1: (5, 95), ~1: (4, 4)})
     controlled = replace(SAME, control=True)
     assert latency(controlled, memory=memory).passing == bounds.log_e_fewer([Events(0.5, 4, 4, 8)])
+
+
+def late_tail(candidate: dict[int, int], baseline: dict[int, int], course: Course | None = None) -> Reading:
+    """Read TTFT's tail in a second stage, after a first with ten thousand equal requests."""
+    quiet = StageView(1, 0.5, histogram("ttft", {349: 5000}), histogram("ttft", {349: 5000}))
+    now = StageView(2, 0.5, histogram("ttft", candidate), histogram("ttft", baseline))
+    memory = Memory(unexplained={1: (250, 250), 2: (100, 25)})
+    return read("ttft_p95", quiet, now, margin=1.1, memory=memory, course=course, planned_stages=3)
+
+
+def test_a_tail_that_grew_with_the_last_share_is_not_hidden() -> None:
+    """Ten times as much quiet traffic before it: beyond by the present stage alone, and said."""
+    got = late_tail({375: 500}, {349: 500})
+    assert got.estimate is not None
+    assert got.estimate < 1.1
+    assert (got.beyond, got.worse) == (True, True)
+    assert got.facts.endswith("x1.05 <= x1.10 allowed, x1.67 since the share changed")
+    assert got.fail > 6
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline"),
+    [
+        (dict.fromkeys(range(306, 406), 2), dict.fromkeys(range(300, 400), 2)),
+        ({375: 72}, {349: 500}),
+        ({375: 500}, {349: 72}),
+        ({375: 500}, {}),
+    ],
+)
+def test_a_tail_that_may_be_chance_is_not_beyond(candidate: dict[int, int], baseline: dict[int, int]) -> None:
+    """A little above the margin of two hundred requests, or of too few for a limit of the quantile."""
+    assert not late_tail(candidate, baseline).beyond
+
+
+def test_a_tail_that_a_machine_of_late_may_make_is_not_beyond() -> None:
+    """A stage is short: of it alone a ratio counts beyond the noise that is possible, where any is."""
+    silent = Course.begin(0.0)
+    assert [late_tail({375: 500}, {349: 500}, course).beyond for course in (START, silent)] == [False, True]
+    assert late_tail({397: 500}, {349: 500}, START).beyond
+
+
+LATER = replace(SAME, stage=2)
+
+
+def test_a_whole_that_grew_slower_with_the_last_share_is_not_hidden() -> None:
+    """An hour and a half of quiet blocks before ten minutes twice as slow: beyond by these alone, and said."""
+    late = EQUAL.take(blocks_of(60, math.log(2), 13, first=540, stage=2))
+    got = read("ttft_p95", SAME, LATER, margin=1.5, memory=QUIET, course=late, planned_stages=4)
+    lag = SIGNALS["ttft_p95"].lag
+    assert lag is not None
+    assert math.exp(late.effect) < 1.5
+    assert (got.beyond, got.worse) == (True, True)
+    assert got.facts.endswith("over 595 blocks, x2.00 since the share changed")
+    assert got.fail == pytest.approx(math.log(lag.part) + late.log_e(4))
+
+
+def test_a_whole_that_may_be_chance_is_not_beyond() -> None:
+    """A block a little beyond the margin; and blocks of the stage before say nothing of the present one."""
+    little = EQUAL.take(blocks_of(1, math.log(1.55), 14, first=540, stage=2))
+    assert math.exp(little.effect_in(2)[0]) > 1.53
+    assert not read("ttft_p95", SAME, LATER, margin=1.5, memory=QUIET, course=little, planned_stages=4).beyond
+    twice = EQUAL.take(blocks_of(60, math.log(2), 13, first=540, stage=2))
+    views = SAME, LATER, replace(SAME, stage=3)
+    assert not read("ttft_p95", *views, margin=1.5, memory=QUIET, course=twice, planned_stages=4).beyond

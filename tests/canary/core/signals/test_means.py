@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -146,3 +146,45 @@ def test_answers_while_the_arms_warm_up_need_no_price() -> None:
     """Cold answers are in no sum; an arm that has only those is not yet unpriced."""
     got = read("cost_per_token", StageView(1, 0.5, arm(9, cold=9), priced(100, 1e-5)), margin=1.1)
     assert (got.unknown, "has 0 and 100" in got.missing) == ("", True)
+
+
+def lengthy(n: int, length: float) -> Tally:
+    """An arm of n answers of one length on average."""
+    sums = {"sum.length": n * length, "sum.length2": n * length**2 * 1.05}
+    return Tally({"done": n, "ok": n, "lengths": n}, sums)
+
+
+@pytest.mark.parametrize(
+    ("name", "margin", "one", "factor"),
+    [
+        ("cost_per_token", 1.05, priced, 1.2),
+        ("cost_per_request", 1.05, priced, 1.2),
+        ("output_length", 1.25, lengthy, 1.6),
+        ("output_length", 1.25, lengthy, 1 / 1.6),
+    ],
+)
+def test_a_mean_that_moved_with_the_last_share_is_not_hidden(
+    name: str, margin: float, one: Callable[[int, float], Tally], factor: float
+) -> None:
+    """Ten times as much quiet traffic before it: beyond by the present stage alone, which is said, and proved."""
+    quiet = StageView(1, 0.5, one(5000, 100.0), one(5000, 100.0))
+    got = read(name, quiet, StageView(2, 0.5, one(500, 100 * factor), one(500, 100.0)), margin=margin, planned_stages=3)
+    assert got.estimate is not None
+    assert 1 / margin < got.estimate < margin
+    assert (got.beyond, got.worse) == (True, True)
+    assert got.facts.endswith(f"allowed, x{factor:.3f} since the share changed")
+    assert got.fail > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "margin", "one"), [("cost_per_token", 1.05, priced), ("output_length", 1.25, lengthy)]
+)
+def test_a_mean_of_a_few_that_may_be_chance_is_not_beyond(
+    name: str, margin: float, one: Callable[[int, float], Tally]
+) -> None:
+    """A little above the margin of late, of sixty requests, or of too few for a mean."""
+    quiet = StageView(1, 0.5, one(5000, 100.0), one(5000, 100.0))
+    for n in (60, 20):
+        got = read(name, quiet, StageView(2, 0.5, one(n, 101 * margin), one(n, 100.0)), margin=margin, planned_stages=3)
+        assert not got.beyond
+        assert got.facts.endswith("allowed")

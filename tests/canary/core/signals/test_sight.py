@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from canary.core.signals import StageView
+from canary.core.signals import Sight, StageView
+from canary.core.signals.sight import UNTOLD
 from canary.core.tally import Tally
 from tests.canary.core.signals.arms import arm, read
 
@@ -48,3 +49,27 @@ def test_a_stage_against_its_control_is_another_place() -> None:
     ]
     assert len(set(places)) == 18
     assert places[::2] == list(range(9))
+
+
+def stages(*shares: float) -> Sight:
+    """What a signal sees of stages with these shares."""
+    return Sight([StageView(stage, share, arm(1), arm(1)) for stage, share in enumerate(shares)], margin=0.0)
+
+
+@pytest.mark.parametrize(("least", "beyond"), [(0.9, False), (1.0, False), (1.1, True), (math.nan, False)])
+def test_what_the_present_stage_plainly_shows_is_beyond_a_margin(least: float, beyond: bool) -> None:
+    """By its limit, not by its estimate; and it is said, for all stages together say otherwise."""
+    told = stages(0.1, 0.5).beyond(1.0, 0.5, lambda view: (least, f"x{view.share}"))
+    assert told == (beyond, ", x0.5 since the share changed" if beyond else "")
+
+
+def test_the_first_stage_is_all_stages() -> None:
+    """Nobody asks it twice; nor where all stages together say enough, nor of a share that chance does not divide."""
+
+    def asked(_: StageView) -> tuple[float, str]:
+        raise AssertionError
+
+    assert stages(0.5).beyond(1.0, 0.5, asked) == (False, "")
+    assert stages(0.5, 1.0).beyond(1.0, 0.5, asked) == (False, "")
+    assert stages(0.1, 0.5).beyond(1.0, 1.1, asked) == (True, "")
+    assert stages(0.1, 0.5).beyond(1.0, 0.5, lambda _: UNTOLD) == (False, "")
