@@ -8,19 +8,15 @@ from __future__ import annotations
 import json
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from canary.shapes import Explanation, Number, Shape, Status
+from canary.shapes_before import Forecast, Trials
+from canary.shapes_gates import Comparison, Evaluation, LoadTest
 
 JSON = dict[str, Any]
 Mode: TypeAlias = Literal["validation", "serialization"]
-
-
-class Open(BaseModel):
-    """An object that has more fields than scripts should rely on."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Attempt(Shape):
@@ -34,14 +30,24 @@ class Attempt(Shape):
     reason: str
 
 
-class Entry(Open):
-    """An entry of the audit; all values are text, as the stream keeps them."""
+class Entry(Shape):
+    """An entry of the audit; all values are text, as the stream keeps them. Empty or absent is what it has none of."""
 
+    id: str
     model: str
     who: str
     what: str
     why: str
     unix_ms: str
+    seq: str = ""
+    chain: str = ""
+    release: str = ""
+    attempt: str = ""
+    before: str = ""
+    after: str = ""
+    changed: str = ""
+    generation: str = ""
+    evidence: str = ""
 
 
 class Lint(Shape):
@@ -73,61 +79,29 @@ class NewKey(Key):
     secret: str
 
 
-class Forecast(Open):
-    """What `plan` foresees; `seconds` null is never."""
+class Checked(Shape):
+    """What `audit --verify` found: entries `first` to `last` are whole and end in `chain`, else there is a `fault`."""
 
-    model: str
-    release: str
-    rps: float
-    seconds: Number
-    steps: list[JSON]
-    faster: list[JSON]
-
-
-class Trials(Open):
-    """How often an equal candidate is rolled back, and how soon a worse one."""
-
-    runs: int
-    false_rollback: JSON
-    detection: Any
+    whole: bool
+    first: int
+    last: int
+    chain: str
+    unchained: int
+    fault: str
 
 
-class Comparison(Open):
-    """The comparison report."""
+class Environment(Shape):
+    """The engines' own environment for today's lock."""
 
-    model: str
-    release: str
-    recommendation: str
-    reasons: list[str]
-    thresholds: list[JSON]
-    guards: list[JSON]
-    files: list[str]
+    installed: bool
+    path: str
 
 
-class Evaluation(Open):
-    """The evaluation gate's report."""
+class Cached(Shape):
+    """A folder of the cache; `current` is what today's lock and recipe use."""
 
-    model: str
-    digest: str
-    verdict: str
-    reasons: list[str]
-    slices: dict[str, JSON]
-
-
-class LoadTest(Open):
-    """The load gate's report, flat: the candidate's figures; latencies in ms."""
-
-    arm: str
-    rate: float
-    achieved: float
-    lag_p99_ms: float
-    ttft: JSON
-    tpot: JSON
-    e2e: JSON
-    goodput: Number
-    usd_per_million_tokens: Number
-    verdict: str
-    valid: bool
+    path: str
+    current: bool
 
 
 CHANGES: Final = (
@@ -149,6 +123,8 @@ SHAPES: Final[dict[str, Any]] = {
     "explain": Explanation,
     "history": list[Attempt],
     "audit": list[Entry],
+    "audit --export -": Entry,
+    "audit --verify": Checked,
     "lint": Lint,
     "plan": Forecast,
     "simulate": Trials,
@@ -158,7 +134,16 @@ SHAPES: Final[dict[str, Any]] = {
     "keys create": NewKey,
     "keys list": list[Key],
     "keys revoke": Key,
+    "engines status": Environment,
+    "engines list": list[Cached],
 }
+
+
+class _Printed(GenerateJsonSchema):
+    """What a dataclass of ours prints is all there: a default does not make a field optional."""
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        return field["type"] == "dataclass-field" or super().field_is_required(field, total)
 
 
 def output_schema() -> JSON:
@@ -166,7 +151,7 @@ def output_schema() -> JSON:
     asked: list[tuple[str, Mode, Any]] = [
         (verb, "validation", TypeAdapter(shape).core_schema) for verb, shape in SHAPES.items()
     ]
-    by_verb, parts = GenerateJsonSchema(ref_template="#/$defs/{model}").generate_definitions(asked)
+    by_verb, parts = _Printed(ref_template="#/$defs/{model}").generate_definitions(asked)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "What `linnet VERB --json` prints, by verb",

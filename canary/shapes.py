@@ -24,14 +24,13 @@ class Shares(Shape):
     candidate: Number
 
 
-class Finding(Shape):
+class Guard(Shape):
     """One guardrail's verdict with its numbers; `estimate` to `margin` are in the guardrail's unit.
 
     It fails once `evidence` (log of an e-value) reaches `threshold` with the estimate beyond the margin, and passes
     once `passing` reaches `pass_threshold` with the estimate within. `n` counts the candidate's requests or pairs.
     """
 
-    name: str
     guardrail: str
     slice: str
     verdict: Verdict
@@ -46,6 +45,12 @@ class Finding(Shape):
     n: int
     reason: str
     on_breach: Literal["rollback", "pause", "warn"]
+
+
+class Finding(Guard):
+    """A guardrail's verdict as the status names it."""
+
+    name: str
 
 
 class Overlays(Shape):

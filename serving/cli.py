@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ from serving.verdict import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 engines = typer.Typer(help="The engines' own environment: real vLLM, locked, kept in the cache.", no_args_is_help=True)
 
@@ -40,21 +43,26 @@ def install() -> None:
 
 
 @engines.command("status")
-def status() -> None:
+def status(*, as_json: Json = False) -> None:
     """Say whether the environment for today's lock is there, and where; status 1 if not."""
-    home = environment.environment_dir(environment.cache_dir())
-    if not environment.installed(environment.cache_dir()):
-        typer.echo(f"not installed: {home}; make it with `linnet engines install`")
-        raise typer.Exit(1)
-    typer.echo(f"installed: {home}")
+    cache = environment.cache_dir()
+    home, there = environment.environment_dir(cache), environment.installed(cache)
+    if as_json:
+        typer.echo(json.dumps({"installed": there, "path": str(home)}, indent=2))
+    else:
+        typer.echo(f"installed: {home}" if there else f"not installed: {home}; make it with `linnet engines install`")
+    raise typer.Exit(0 if there else 1)
 
 
 @engines.command("list")
-def list_environments() -> None:
+def list_environments(*, as_json: Json = False) -> None:
     """List the environments and models in the cache; those that today's lock and recipe use are marked."""
     cache = environment.cache_dir()
     current = {environment.environment_dir(cache), environment.models_dir(cache)}
     folders = sorted(path for kind in ("engines-*", "models-*") for path in cache.glob(kind) if path.is_dir())
+    if as_json:
+        typer.echo(json.dumps([{"path": str(path), "current": path in current} for path in folders], indent=2))
+        return
     for folder in folders:
         typer.echo(f"{'*' if folder in current else ' '} {folder}")
     if not folders:
