@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import mul
 from typing import Final, TypeVar
 
@@ -195,7 +195,7 @@ def _pair_bets(above: float, sign: int) -> Floats:
     return bets
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sums:
     """An arm's sums over n requests for a ratio of means x/y, such as USD over tokens; y = 1 gives a plain mean.
 
@@ -212,13 +212,13 @@ class Sums:
     groups: Mapping[int, tuple[float, float]] = field(default_factory=lambda: _NOBODY)
     requests: int = 0  # 0: n
 
-    @property
+    @cached_property
     def usable(self) -> bool:
         """True if a ratio and its spread can be taken."""
         finite = all(math.isfinite(value) for value in (self.x, self.y, self.xx, self.yy, self.xy))
         return finite and self.n >= MIN_UNITS_A_STAGE and self.x > 0 and self.y > 0
 
-    @property
+    @cached_property
     def log_variance(self) -> float:
         """Variance of ln(x/y), linearised: that of x - R y over its mean squared; at least (1 %)^2 a request."""
         ratio = self.x / self.y
@@ -226,7 +226,7 @@ class Sums:
         spread = squares / (self.n - 1) / (self.x / self.n) ** 2
         return max(spread, SPREAD_FLOOR**2) / self.n
 
-    @property
+    @cached_property
     def leans(self) -> dict[int, float]:
         """How far each group moves ln(x/y), linearised: (x_g - R y_g) over x."""
         ratio = self.x / self.y

@@ -147,7 +147,7 @@ def _unlike(view: StageView, sight: Sight) -> str:
 
 
 def _measured(arms: Sequence[Tally], tail: Tail) -> int:
-    return sum(sum(arm.histogram(tail.histogram).values()) for arm in arms)
+    return sum(arm.told(tail.measured) for arm in arms)
 
 
 def _none_measured(what: str, n_c: int, n_b: int) -> str:

@@ -33,7 +33,7 @@ class Mean:
 
     def stages(self, views: Sequence[StageView]) -> list[tuple[Sums, Sums]]:
         """Return both arms' sums by stage."""
-        return [(self.summed(view.candidate), self.summed(view.baseline)) for view in views]
+        return [(view.candidate.told(self.summed), view.baseline.told(self.summed)) for view in views]
 
     def furthest(self, log_ratio: float) -> float:
         """Return how much worse a ratio is, as a logarithm."""
