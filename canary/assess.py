@@ -30,11 +30,13 @@ Engines = Mapping[str, Mapping[str, Any]]
 class Seen:
     """What a look read: sums, engines by name, gates' reports of the candidate's digest by kind, and the workers' word.
 
-    `trouble` says why the sums could not be read, "" if they could; `old` are sums that nobody will ask for again.
+    `silent` are the replicas that gave no health answer, each with what was wrong with it. `trouble` says why the sums
+    could not be read, "" if they could; `old` are sums that nobody will ask for again.
     """
 
     tallies: Tallies = field(default_factory=dict)
     engines: Engines = field(default_factory=dict)
+    silent: Mapping[str, str] = field(default_factory=dict)
     reports: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     load_tests: Mapping[str, str] = field(default_factory=dict)
     heard: Heard = NOBODY
@@ -61,7 +63,7 @@ def evidence(
         pairs=pairs(seen.tallies),
         findings=findings,
         missing=tuple(_missing(release, seen.reports)) if release.phase is Phase.PREFLIGHT else (),
-        unready=(*((seen.trouble,) if seen.trouble else ()), *_unready(release, seen.engines)),
+        unready=(*((seen.trouble,) if seen.trouble else ()), *_unready(release, seen)),
         frozen=frozen,
         spend_usd=spend(release, runs_of(load, seen.load_tests), seen.tallies, now).total,
         prices=prices(load),
@@ -202,12 +204,16 @@ def _other_load(release: Release, load: Mapping[str, Any]) -> str:
 _MISMATCHES = {"load": _other_load, "eval": other_eval}
 
 
-def _unready(release: Release, engines: Engines) -> Iterator[str]:
+def served_by(release: Release) -> Iterator[tuple[str, Endpoint]]:
+    """Yield each arm with where it is served, the control as one of them."""
     arms = (("baseline", release.baseline), ("candidate", release.candidate), ("control", release.control))
-    for arm, endpoint in arms:
-        engine = None if endpoint is None else engines.get(endpoint.engine)
-        if endpoint is not None and engine is not None:
-            yield from _trouble(arm, endpoint, engine, warm=release.phase is Phase.PREFLIGHT)
+    yield from ((arm, endpoint) for arm, endpoint in arms if endpoint is not None)
+
+
+def _unready(release: Release, seen: Seen) -> Iterator[str]:
+    for arm, endpoint in served_by(release):
+        known = _trouble(arm, endpoint, seen.engines.get(endpoint.engine, {}), warm=release.phase is Phase.PREFLIGHT)
+        yield from tuple(known) or _unanswered(arm, endpoint, seen.silent)
 
 
 def _trouble(arm: str, endpoint: Endpoint, engine: Mapping[str, Any], *, warm: bool) -> Iterator[str]:
@@ -218,3 +224,10 @@ def _trouble(arm: str, endpoint: Endpoint, engine: Mapping[str, Any], *, warm: b
         yield f"the {arm}'s engine {endpoint.engine} serves another digest now: abort, and start a new release"
     elif warm and engine.get("state", READY) != READY:
         yield f"the {arm}'s engine {endpoint.engine} is {engine['state']}, not warm yet: wait for it (linnet up)"
+
+
+def _unanswered(arm: str, endpoint: Endpoint, silent: Mapping[str, str]) -> Iterator[str]:
+    for url in endpoint.replicas:
+        if url in silent:
+            what = f"no health answer ({silent[url]})"
+            yield f"the {arm}'s engine {endpoint.engine} at {url}: {what}; start it (linnet up), or mend its replicas"

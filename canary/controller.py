@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from canary import keys, reading, references, success
+from canary import health, keys, reading, references, success
 from canary.assess import Engines, Seen, evidence, moved, stages
 from canary.clock import Clock, Reading
 from canary.confirm import confirm
@@ -58,6 +58,7 @@ class Controller:
         steady: Reading = time.monotonic,
         look_seconds: float = 1.0,
         lease_ms: int = 3000,
+        ask: health.Ask | None = None,
     ) -> None:
         self._store = store
         self._holder = holder
@@ -65,6 +66,7 @@ class Controller:
         self._clock = Clock(clock, steady)
         self._look_seconds = look_seconds
         self._lease_ms = lease_ms
+        self._health = health.Health(ask or health.HttpAsk())
         self._lease: Lease | None = None
         self._told: dict[tuple[str, str], str] = {}
         self._readers: dict[str, Reader] = {}
@@ -135,7 +137,7 @@ class Controller:
 
     async def _assess(self, release: Release, engines: Engines) -> Release | None:
         now, spec = self._clock(), _spec(release.spec)
-        seen = await reading.read(self._store, release, engines, now)
+        seen = await reading.read(self._store, self._health, release, engines, now)
         seen, findings, analysis = await self._judged(release, spec, seen, now)
         unmet = success.unmet(release, seen.reports.get("eval"), spec.decision.success)
         found = evidence(release, seen, findings, now, frozen=spec.frozen_at(now), unmet=unmet)

@@ -18,7 +18,7 @@ from canary.report_facts import build
 from canary.status import material, status
 from canary.store import Store, StoreError, Trip
 from tests.canary.specs import SPEC, changed
-from tests.canary.world import EVAL, LOAD, World, following
+from tests.canary.world import EVAL, LOAD, World, following, healthy
 from tests.support.valkey import Valkey
 
 
@@ -403,7 +403,7 @@ async def test_a_rehearsal_is_over_in_a_moment(store: Store) -> None:
     """A controller that looks each second watches a rehearsal closely: users' way is not kept open for it."""
     world = World(store)
     world.now = time.time()
-    world.controller = Controller(store, "c", world.metrics)
+    world.controller = Controller(store, "c", world.metrics, ask=healthy)
     await world.engines()
     await world.start(SPEC)
     await store.put_report("m", "load", "d-new", LOAD)

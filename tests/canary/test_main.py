@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -19,6 +19,7 @@ from canary.core.events import Cause
 from canary.store import Store
 from tests.canary.specs import SPEC
 from tests.canary.world import LOAD, following
+from tests.support.simulated import SimulatedThread
 from tests.support.valkey import Valkey
 
 
@@ -63,13 +64,11 @@ async def phase(http: httpx.AsyncClient, wanted: str) -> dict:
             await asyncio.sleep(0.05)
 
 
-async def test_signal_nine_loses_nothing(valkey: Valkey) -> None:
+async def test_signal_nine_loses_nothing(valkey: Valkey, simulated: Callable[..., SimulatedThread]) -> None:
     """Controller and store are killed in mid-release; both come back, and the release is where it was and goes on."""
     port, store = free_port(), Store.connect(valkey.url)
-    for number, name in enumerate(("base", "new")):
-        await store.register_engine(
-            {"name": name, "url": f"http://127.0.0.1:{8101 + number}", "digest": f"d-{name}", "state": "ready"}
-        )
+    for name in ("base", "new"):
+        await store.register_engine({"name": name, "url": simulated(name).url, "digest": f"d-{name}", "state": "ready"})
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http, following(store):
         async with control(valkey.url, port) as first:
             await ready(http)

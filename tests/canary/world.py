@@ -11,6 +11,7 @@ from typing import Any
 from canary.commands import Command, execute
 from canary.controller import Controller
 from canary.core.release import Phase, Release
+from canary.health import Ask
 from canary.link import ending
 from canary.metrics import Metrics
 from canary.store import Batch, Store, StoreError, Trip
@@ -48,6 +49,11 @@ EVAL = {
 }
 
 
+async def healthy(_url: str) -> str:
+    """Every engine answers."""
+    return ""
+
+
 @asynccontextmanager
 async def following(store: Store, model: str = "m", worker: str = "w") -> AsyncIterator[None]:
     """Let a worker live, by the real clock, that hears of every split within 20 ms; a lost store is waited for."""
@@ -77,13 +83,15 @@ class World:
         self.now = START
         self.jumped = 0.0
         self.metrics = Metrics()
+        self.ask: Ask = healthy
+        self.urls = {"base": "http://127.0.0.1:8101", "new": "http://127.0.0.1:8102"}
         self.seq = 0
         self.controller = self.another(name)
 
     def another(self, name: str, lease_ms: int = 5000) -> Controller:
         """Return a further controller on the same store and clocks."""
         clocks = {"clock": lambda: self.now, "steady": lambda: self.now - self.jumped}
-        return Controller(self.store, name, self.metrics, **clocks, lease_ms=lease_ms)
+        return Controller(self.store, name, self.metrics, **clocks, lease_ms=lease_ms, ask=self.ask)
 
     def jump(self, seconds: float) -> None:
         """Set everybody's clock forward, or back below 0; no time passes."""
@@ -92,11 +100,11 @@ class World:
 
     async def engines(self, **state: str) -> None:
         """Register both engines, ready unless `state` says otherwise."""
-        for port, name in ((8101, "base"), (8102, "new")):
+        for name, url in self.urls.items():
             await self.store.register_engine(
                 {
                     "name": name,
-                    "url": f"http://127.0.0.1:{port}",
+                    "url": url,
                     "digest": f"d-{name}",
                     "state": state.get(name, "ready"),
                 }

@@ -25,7 +25,7 @@ from canary.errors import Conflict, Refused
 from canary.metrics import Metrics
 from canary.store import Batch, Store
 from tests.canary.specs import changed
-from tests.canary.world import EVAL, LOAD, START
+from tests.canary.world import EVAL, LOAD, START, healthy
 from tests.release import laws
 from tests.support.valkey import Valkey
 
@@ -101,7 +101,8 @@ class Releases(RuleBasedStateMachine):
     async def _open(self) -> None:
         self.store = Store.connect(self.url)
         await self.store._redis.flushall()
-        self.controller = Controller(self.store, "c", Metrics(), clock=self.clock, steady=self.clock, lease_ms=60_000)
+        clocks = {"clock": self.clock, "steady": self.clock}
+        self.controller = Controller(self.store, "c", Metrics(), **clocks, lease_ms=60_000, ask=healthy)
         for name, port in (("base", 8101), ("new", 8102)):
             engine = {"name": name, "url": f"http://127.0.0.1:{port}", "digest": f"d-{name}", "state": "ready"}
             await self.store.register_engine(engine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.canary.specs import changed
 from tests.release import laws
 from tests.release.controllers import Controllers
 from tests.release.life import Fragile, Life
+from tests.support.simulated import SimulatedThread
 from tests.support.stack import until
 
 pytestmark = pytest.mark.e2e
@@ -30,9 +32,10 @@ WAY = ["draft 0 %", "preflight 0 %", "shadow 0 %", "canary 5 %", "canary 50 %", 
 
 
 @pytest.fixture
-async def real(store: Store, fragile: Fragile) -> Life:
-    """A life by the real clock, whose own controller never looks."""
+async def real(store: Store, fragile: Fragile, simulated: Callable[..., SimulatedThread]) -> Life:
+    """A life by the real clock with engines that answer, whose own controller never looks."""
     life = Life(store, fragile)
+    life.urls = {name: simulated(name).url for name in life.urls}
     life.now = time.time()
     return life
 
