@@ -92,7 +92,9 @@ def other(release: Release) -> Release:
 
 
 @pytest.mark.parametrize("change", [other, None], ids=["another attempt", "out of sight"])
-def test_what_comes_into_sight_is_not_measured_by_what_was_before(times: Times, change: Callable[[Release], Release] | None) -> None:
+def test_what_comes_into_sight_is_not_measured_by_what_was_before(
+    times: Times, change: Callable[[Release], Release] | None
+) -> None:
     """An attempt that is new, or that another controller has led, is taken as it is."""
     times.wall += HOUR
     release = opened()

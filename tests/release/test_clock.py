@@ -14,7 +14,8 @@ from canary.core.finding import Verdict
 from canary.core.ledger import Ledger
 from canary.core.outcome import Outcome, Result
 from canary.core.release import Phase
-from canary.status import glance
+from canary.report_facts import build
+from canary.status import glance, material
 from canary.store import Batch, StoreError
 from tests.canary.specs import changed
 from tests.release import laws
@@ -73,6 +74,7 @@ async def test_every_place_lasts_as_long_as_with_a_clock_that_never_jumps(
     expected = await lived(life, spec, lambda _: 0)
     await life.clear()
     assert await lived(life, spec, jumps) == expected
+    build(await material(life.store, "m", life.now), life.now * 1000)  # a report can be made of it
     told = await laws.hold(life.store)
     assert sum(entry["what"] == "clock-jumped" for entry in told) > len(expected) / 3
 
@@ -224,10 +226,37 @@ async def test_equal_arms_are_never_rolled_back_for_a_clock(life: Life, whose: s
     assert {one["verdict"] for one in found.values()} <= {Verdict.PASS, Verdict.INCONCLUSIVE}, found
 
 
-def requests(chance: random.Random, stage: int, at: float) -> Iterator[Outcome]:
-    """A second's requests, half to each arm, both alike."""
+@BOTH
+@pytest.mark.parametrize("whose", ["the controller's", "everybody's"])
+async def test_a_slow_candidate_is_rolled_back_as_soon(life: Life, whose: str, jump: float) -> None:
+    """It becomes slow when the clock jumps; without a jump it takes 14 s to be sure."""
+    await life.begin(TTFT)
+    await life.until(lambda release: release.percent == 5)
+    await life.say("set-weight", args={"percent": 50.0})
+    chance, ledger, apart = random.Random(5), Ledger(), 0.0
+    for number in range(80):
+        if number == 60:
+            life.jump(jump)
+            apart = -jump if whose == "the controller's" else 0.0
+        life.now += 1
+        stage = (await life.release()).stage
+        for outcome in requests(chance, stage, life.now + apart, 2.0 if number >= 60 else 1.0):
+            ledger.assigned(stage, outcome.arm, "")
+            ledger.record(outcome)
+        life.seq += 1
+        await life.store.flush("w", life.seq, [Batch("m", "r1", 1, ledger.drain(), ledger.claims())])
+        await life.acknowledge(0)
+        await life.controller.step()
+        assert number >= 60 or (await life.release()).active
+    release = await life.release()
+    assert (release.phase, release.reason[:8]) == (Phase.ROLLED_BACK, "ttft_p95")
+
+
+def requests(chance: random.Random, stage: int, at: float, slow: float = 1.0) -> Iterator[Outcome]:
+    """A second's requests, half to each arm; the candidate is so many times slower."""
     for _ in range(A_SECOND):
         arm, ttft = chance.choice(list(Arm)), chance.lognormvariate(-1.5, 0.4)
+        ttft *= slow if arm is Arm.CANDIDATE else 1.0
         yield Outcome(
             arm, Result.OK, stage=stage, e2e=ttft + 0.1, ttft=ttft, completion_tokens=8, finish_reason="stop", at=at
         )
