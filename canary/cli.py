@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 import signal
 import sys
 import traceback
@@ -24,6 +25,7 @@ from canary.errors import LinnetError, Refused, SpecError
 
 ROOMS = ("canary", "gateway", "serving", "loadtest", "deploy")
 GROUP = "linnet.verbs"
+_NEGATIVE = re.compile(r"-[\d.]")  # the parser takes it for an option
 
 VERBS = {
     "lint": "canary.verbs.gates:lint",
@@ -177,7 +179,9 @@ def _usage(error: typer.TyperException) -> int:
     path = context.command_path if context else "linnet"
     verb = path.removeprefix("linnet").strip()
     where = f"{verb}: " if verb else ""
-    return _fail(f"{where}{error.format_message().rstrip('.')}; see `{path} --help`", 2)
+    option = str(getattr(error, "option_name", ""))
+    negative = f"{option}: no number below 0 is taken here; write 0 or more" if _NEGATIVE.match(option) else ""
+    return _fail(f"{where}{negative or error.format_message().rstrip('.')}; see `{path} --help`", 2)
 
 
 def _line(error: Exception) -> tuple[str, int]:

@@ -59,8 +59,8 @@ class Client(Protocol):
     def engines(self) -> dict[str, JSON]:
         """Return the engines that the stack has registered, by name."""
 
-    def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
-        """Keep a gate's report for one digest."""
+    def put_report(self, model: str, kind: str, digest: str, report: JSON, actor: str) -> None:
+        """Keep a gate's report for one digest; the audit says who put it there."""
 
     def keys(self) -> list[JSON]:
         """Return every API key, oldest first; no secret, no hash."""
@@ -151,10 +151,10 @@ class Http:
         found: dict[str, JSON] = self._object("GET", "/admin/v1/engines")["engines"]
         return found
 
-    def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
+    def put_report(self, model: str, kind: str, digest: str, report: JSON, actor: str) -> None:
         """See Client."""
         path = f"/admin/v1/models/{quote(model, safe='')}/reports/{quote(kind, safe='')}/{quote(digest, safe='')}"
-        self._ask("PUT", path, report)
+        self._ask("PUT", f"{path}?{urlencode({'actor': actor})}", report)
 
     def keys(self) -> list[JSON]:
         """See Client."""
@@ -215,6 +215,8 @@ def _port(url: str) -> int | None:
 def only_model(client: Client, model: str | None) -> str:
     """Return `model`, or the only one there is. Raises Refused when there is none, Usage when there are several."""
     if model is not None:
+        if not model.strip():
+            raise Usage("--model: no name in it; write --model NAME, or leave it out where there is only one")
         return model
     names = client.models()
     if not names:

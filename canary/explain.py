@@ -201,4 +201,5 @@ def next_words(state: JSON) -> str:
     after = NEXT.get(str(state.get("phase")), "nothing: no release is under way; `linnet start SPEC` begins one")
     waiting = render.waiting(state) or render.to_go(state)
     held = "; ".join(f"{name}{f' ({why})' if why else ''}" for name, why in render.overlays(state.get("overlays")))
-    return f"{after}{f'; waiting for: {waiting}' if waiting else ''}{f'; now {held}' if held else ''}"
+    mend = "; `linnet resume` hands it back to automation" if (state.get("overlays") or {}).get("paused") else ""
+    return f"{after}{f'; waiting for: {waiting}' if waiting else ''}{f'; now {held}' if held else ''}{mend}"

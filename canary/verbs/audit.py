@@ -129,5 +129,7 @@ def _read(name: str) -> list[dict[str, str]]:
         return chain.parse(Path(name).expanduser().read_text(encoding="utf-8").splitlines())
     except OSError as error:
         raise Usage(f"{name}: cannot be read ({error.strerror}); give what `linnet audit --export` wrote") from None
+    except UnicodeDecodeError:
+        raise Usage(f"{name}: not UTF-8 text; give what `linnet audit --export` wrote") from None
     except ValueError as error:
         raise Usage(f"{name}: {error}; give what `linnet audit --export` wrote") from None

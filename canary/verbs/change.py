@@ -123,7 +123,7 @@ def weight(text: str) -> float:
     except ValueError:
         value = float("nan")
     if not 0 <= value <= 100:  # noqa: PLR2004
-        raise Usage(f"set-weight {text}: not a share; write a number from 0 to 100")
+        raise Usage(f"set-weight {text or repr('')}: not a share; write a number from 0 to 100")
     return value
 
 

@@ -39,13 +39,13 @@ def status(
     as_json: options.Json = False,
 ) -> None:
     """Show a release at a glance; with --wait, wait for a phase and say by the exit code what came."""
-    client = connect(url, store)
+    client, patience = connect(url, store), options.duration(timeout, "--timeout")
     if wait is None:
         _show(client.status(only_model(client, model)), render.status, as_json=as_json)
         return
     if wait not in PHASES:
         raise Usage(f"--wait {wait}: not a phase; write one of {', '.join(PHASES)}")
-    state = wait_for(client, model, wait, options.duration(timeout, "--timeout"))
+    state = wait_for(client, model, wait, patience)
     _show(state, render.status, as_json=as_json)
     if not reached(str(state.get("phase")), wait):
         raise Refused(
@@ -103,8 +103,8 @@ def watch(
     as_json: options.Json = False,
 ) -> None:
     """Follow a release until it ends: live on a terminal, one plain line for each change when piped."""
-    client, screen = connect(url, store), render.console()
-    name, pause = only_model(client, model), options.duration(interval, "--interval")
+    client, screen, pause = connect(url, store), render.console(), options.duration(interval, "--interval")
+    name = only_model(client, model)
     if screen.is_terminal and not as_json:
         state = _live(client, name, pause, screen)
     else:

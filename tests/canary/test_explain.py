@@ -110,6 +110,12 @@ def test_scripts_get_the_same() -> None:
     assert explain.to_json({})["guardrails"] == []
 
 
+def test_a_pause_says_how_it_ends() -> None:
+    """Who paused it may be asleep."""
+    found = explain.to_json({"phase": "canary", "overlays": {"paused": "wait for Ann", "held": "", "frozen": ""}})
+    assert found["next"].endswith("now paused (wait for Ann); `linnet resume` hands it back to automation")
+
+
 def test_an_older_control_plane_is_explained_too() -> None:
     """Without conditions, without what speaks for a pass."""
     old = [{**finding.to_dict(), "name": finding.guardrail} for finding in materials.FINDINGS]
