@@ -27,6 +27,7 @@ Name = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Kind = Annotated[str, PathParam(pattern=r"^(load|eval)$")]
 StreamId = Annotated[str, Query(pattern=r"^([0-9]{1,19}-[0-9]{1,19})?$")]  # 20 digits may be more than 64 bits
 KeyId = Annotated[str, PathParam(pattern=r"^key_[0-9a-f]{1,64}$")]
+Actor = Annotated[str, Query(max_length=200)]
 Digest = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9:._+-]{1,200}$")]
 _LARGEST = 1 << 20  # bytes of a body
 
@@ -203,12 +204,15 @@ def _changing(store: Store, clock: Callable[[], float]) -> APIRouter:
         return await execute(store, order, clock())
 
     @router.put("/models/{model}/reports/{kind}/{digest}")
-    async def put_report(model: Name, kind: Kind, digest: Digest, report: dict[str, Any]) -> dict[str, Any]:
+    async def put_report(
+        request: Request, model: Name, kind: Kind, digest: Digest, report: dict[str, Any], *, actor: Actor = "unknown"
+    ) -> dict[str, Any]:
         if report.get("digest", digest) != digest or report.get("model", model) != model:
             raise Usage("the report names another model or digest than its address; put it where it belongs")
         if kind == "load" and (what := illegible(report)):
             raise Usage(f"the load report cannot be read ({what}); make it with `{MENDS[kind]}`")
-        await store.put_report(model, kind, digest, report)
+        cause = Cause(Said(actor=actor).who(request), "", clock())
+        await store.put_report(model, kind, digest, report, cause)
         return {"model": model, "kind": kind, "digest": digest}
 
     return router

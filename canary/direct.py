@@ -57,9 +57,10 @@ class Direct:
         """See Client."""
         return self._run(lambda store: store.engines())
 
-    def put_report(self, model: str, kind: str, digest: str, report: JSON) -> None:
+    def put_report(self, model: str, kind: str, digest: str, report: JSON, actor: str) -> None:
         """See Client."""
-        self._run(lambda store: store.put_report(model, kind, digest, report))
+        cause = Cause(actor, "", time.time())
+        self._run(lambda store: store.put_report(model, kind, digest, report, cause))
 
     def keys(self) -> list[JSON]:
         """See Client."""

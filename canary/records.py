@@ -6,9 +6,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 
 from canary.chain import sealed
+from canary.core.events import Cause
 from canary.core.units import Claim
+
+_WORD = 40  # characters of a verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +130,26 @@ class Committed:
 
     code: str
     detail: str = ""
+
+
+def reported(model: str, kind: str, digest: str, text: str, cause: Cause) -> dict[str, str]:
+    """Return the audit entry of a gate's report that is kept as `text` (JSON): evidence, and no step of a release.
+
+    Its SHA-256 shows whether the report is still the one that was put there.
+    """
+    report = json.loads(text)
+    verdict = str(report.get("verdict") or "none")[:_WORD]
+    found = {"kind": kind, "digest": digest, "verdict": verdict, "sha256": sha256(text.encode()).hexdigest()}
+    return {
+        "who": cause.actor,
+        "what": f"{kind} report: {verdict}",
+        "why": cause.reason,
+        "before": "",
+        "after": "",
+        "generation": "",
+        "evidence": json.dumps(found, separators=(",", ":")),
+        "unix_ms": str(round(cause.now * 1000)),
+        "model": model,
+        "release": "",
+        "attempt": "",
+    }

@@ -86,8 +86,8 @@ def _moments(audit: Sequence[JSON], state: JSON) -> tuple[Moment, ...]:
 
 
 def _mine(entry: JSON, state: JSON) -> bool:
-    """Tell whether an entry is of this attempt; an entry that does not say belongs to it."""
-    same = (str(entry.get(key) or state.get(key)) == str(state.get(key)) for key in ("release", "attempt"))
+    """Tell whether an entry is of this attempt; one that does not say belongs to it, one of none ("") does not."""
+    same = (str(entry.get(key, state.get(key))) == str(state.get(key)) for key in ("release", "attempt"))
     return all(same)
 
 

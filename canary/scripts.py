@@ -137,6 +137,18 @@ return 1
 """
 )
 
+# KEYS: a gate's report, the ledger of load tests, audit, its head. ARGV: the report, its name in the ledger ('' for no
+# load test) and what is kept of it there, then the audit entry, which comes first: no evidence that nobody put there.
+REPORT = (
+    _APPEND
+    + """
+append(KEYS[3], KEYS[4], {unpack(ARGV, 4)})
+redis.call('SET', KEYS[1], ARGV[1])
+if ARGV[2] ~= '' then redis.call('HSET', KEYS[2], ARGV[2], ARGV[3]) end
+return 1
+"""
+)
+
 # The one way a release changes. KEYS: release, split, models, audit, leader, command, quarantine, attempts, results,
 # the audit's head. ARGV: change (JSON), the expected state's text ('' for none), the new state's text, the split's text
 # ('' for no change), channel. The change holds model, fence, quarantine, absolve, attempt, result, reply, and the audit

@@ -17,8 +17,9 @@ from canary.apikeys import ApiKeys
 from canary.audit import AuditLog
 from canary.chain import sealed
 from canary.core.arms import Split
+from canary.core.events import Cause
 from canary.link import StoreError, bounded, ending, heard, loads, open_redis
-from canary.records import Batch, Change, Committed, Lease, Trip
+from canary.records import Batch, Change, Committed, Lease, Trip, reported
 from canary.spending import kept
 from canary.usage import Usage
 
@@ -158,13 +159,15 @@ class Store:
         found = await self._ask(self._redis.hgetall(keys.ENGINES))
         return {name: loads(text) for name, text in found.items()}
 
-    async def put_report(self, model: str, kind: str, digest: str, report: Mapping[str, Any]) -> None:
-        """Keep a gate's report ("load" or "eval") for one candidate's digest; each load test enters the ledger."""
-        pipe = self._redis.pipeline(transaction=True)
-        pipe.set(keys.report(model, kind, digest), json.dumps(dict(report)))
-        if kind == "load":
-            pipe.hset(keys.load_tests(model, digest), *kept(report))
-        await self._ask(pipe.execute())
+    async def put_report(self, model: str, kind: str, digest: str, report: Mapping[str, Any], cause: Cause) -> None:
+        """Keep a gate's report ("load" or "eval") for one candidate's digest, and say so in the audit.
+
+        Each load test enters the ledger.
+        """
+        names = [keys.report(model, kind, digest), keys.load_tests(model, digest), keys.AUDIT, keys.AUDIT_HEAD]
+        text, entered = json.dumps(dict(report)), kept(report) if kind == "load" else ("", "")
+        told = reported(model, kind, digest, text, cause)
+        await self._run(scripts.REPORT, names, [text, *entered, *sealed(told)])
 
     async def get_report(self, model: str, kind: str, digest: str) -> dict[str, Any] | None:
         """Return a gate's report, None if there is none for this digest."""

@@ -99,7 +99,7 @@ def loadtest(
         created_ms=time.time_ns() // 1_000_000,
     )
     path = _keep(plan, made)
-    client.put_report(plan.spec.model, "load", made["digest"], made)
+    client.put_report(plan.spec.model, "load", made["digest"], made, options.actor())
     typer.echo(json.dumps(_flat(made), indent=2) if as_json else text(made, path))
     raise typer.Exit(_EXIT[Verdict(made["verdict"])])
 

@@ -200,5 +200,5 @@ def _start(found: Scene) -> None:
         text = text.replace(written, url)
     arm = {"price": [0.0, 1e-6, 1e-6], "seconds": 1.0}
     report = {"kind": "load", "verdict": "pass", "created_ms": int(time.time() * 1000), "arms": dict.fromkeys(Arm, arm)}
-    found.control.put_report(MODEL, "load", "d-new", report)
+    found.control.put_report(MODEL, "load", "d-new", report, "bench")
     found.control.start(text, _SPEC.name, Order("start", "bench", "the benchmark", ""))

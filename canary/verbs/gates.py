@@ -84,7 +84,7 @@ def evaluate(
     """
     client = connect(url, store)
     found = _evaluate(spec, client, model)
-    client.put_report(found["model"], "eval", found["digest"], found)
+    client.put_report(found["model"], "eval", found["digest"], found, options.actor())
     if as_json:
         options.print_json(found)
     else:

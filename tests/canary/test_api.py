@@ -11,7 +11,7 @@ from canary import keys
 from canary.api import create_app
 from canary.store import Store
 from tests.canary.specs import SPEC, changed
-from tests.canary.world import LOAD, World
+from tests.canary.world import BY, LOAD, World
 from tests.support.valkey import Valkey
 
 
@@ -66,6 +66,13 @@ async def test_reports_are_put_and_read(http: httpx.AsyncClient) -> None:
     assert "no load report" in error(await http.get(where), 404, 1)
     assert (await http.put(where, json=LOAD)).status_code == 200
     assert (await http.get(where)).json() == LOAD
+    assert (await http.put(where, params={"actor": "ci\n@host"}, json={**LOAD, "verdict": "fail"})).status_code == 200
+    told = (await http.get("/admin/v1/audit", params={"model": "m"})).json()["entries"]
+    assert [(one["who"], one["what"]) for one in told] == [
+        ("unknown", "load report: pass"),
+        ("ci @host", "load report: fail"),
+    ]
+    assert "actor" in error(await http.put(where, params={"actor": "x" * 201}, json=LOAD), 422, 2)
     assert "another model or digest" in error(await http.put(where[:-1] + "x", json=LOAD), 422, 2)
     assert "kind" in error(await http.put("/admin/v1/models/m/reports/other/d", json={}), 422, 2)
 
@@ -136,7 +143,7 @@ async def test_metrics_name_the_release(world: World, http: httpx.AsyncClient) -
     arms = {
         arm: {**LOAD["arms"][arm], "usd_per_million_tokens": usd} for arm, usd in (("baseline", 3), ("candidate", None))
     }
-    await world.store.put_report("m", "load", "d-new", {**LOAD, "arms": arms})
+    await world.store.put_report("m", "load", "d-new", {**LOAD, "arms": arms}, BY)
     await world.engines(base="ended")
     await world.say("rollback")
     text = (await http.get("/metrics")).text

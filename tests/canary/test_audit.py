@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from hashlib import sha256
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +16,9 @@ from canary.apikeys import KeyLimits, checked
 from canary.chain import Link, verify
 from canary.core.events import Cause
 from canary.records import Change
-from canary.store import Store
+from canary.store import Store, StoreError
 from tests.canary.specs import SPEC
-from tests.canary.world import World
+from tests.canary.world import BY, World
 from tests.support.valkey import Valkey
 
 
@@ -38,15 +40,45 @@ async def change(store: Store, model: str, number: int, **audit: str) -> str:
 
 
 async def test_every_writer_chains_its_entry(store: Store) -> None:
-    """A change, an acknowledgement, a key: one chain."""
+    """A change, an acknowledgement, a key, a gate's report: one chain."""
     assert await store.audit_log().head() is None
     await change(store, "m", 0)
     lease = await store.lead("c", None, 5000)
     assert lease is not None
     await store.record_acknowledged(lease, "m", 1, {"who": "controller", "what": "acknowledged", "model": "m"})
     await store.api_keys().create(checked("app", ["admin"], KeyLimits()), Cause("ann", "go", 1.0))
-    assert (await whole(store)).seq == 3
-    assert [entry["seq"] for entry in await store.audit()] == ["1", "2", "3"]
+    await store.put_report("m", "load", "d", {"verdict": "pass"}, BY)
+    assert (await whole(store)).seq == 4
+    assert [entry["seq"] for entry in await store.audit()] == ["1", "2", "3", "4"]
+
+
+async def test_a_report_is_told_with_its_verdict_and_what_it_is_of(store: Store) -> None:
+    """Each time one is put; the hash shows whether what the store has is what was put there."""
+    for verdict in ("fail", "pass"):
+        await store.put_report("m", "eval", "d-new", {"verdict": verdict, "slices": {}}, Cause("ci", "", 2.5))
+    await store.put_report("other", "load", "d-new", {}, BY)
+    told = await store.audit("m")
+    assert [(entry["who"], entry["what"], entry["unix_ms"]) for entry in told] == [
+        ("ci", "eval report: fail", "2500"),
+        ("ci", "eval report: pass", "2500"),
+    ]
+    text = await store._redis.get(keys.report("m", "eval", "d-new"))
+    assert json.loads(told[1]["evidence"]) == {
+        "kind": "eval",
+        "digest": "d-new",
+        "verdict": "pass",
+        "sha256": sha256(text.encode()).hexdigest(),
+    }
+    assert (await store.audit("other"))[0]["what"] == "load report: none"
+
+
+async def test_a_report_is_kept_with_its_entry_or_not_at_all(store: Store) -> None:
+    """A store that refuses the entry has no report, and no load test in the ledger."""
+    await store._redis.set(keys.AUDIT, "no stream")
+    with pytest.raises(StoreError):
+        await store.put_report("m", "load", "d", {"verdict": "pass", "created_ms": 1}, BY)
+    assert await store.get_report("m", "load", "d") is None
+    assert await store.load_tests("m", "d") == {}
 
 
 async def test_a_change_that_is_refused_leaves_no_link(store: Store) -> None:
@@ -117,7 +149,7 @@ async def test_every_change_of_a_release_has_before_after_and_evidence(store: St
     await world.controller.tripped(await world.trip())
     await world.say("retry")
     await world.say("start", args={"spec": SPEC.replace("r1", "r2"), "where": "r.yaml", "supersede": True})
-    told = await store.audit()
+    told = [entry for entry in await store.audit() if entry["release"]]
     known = {entry["what"]: json.loads(entry["evidence"]) for entry in told}
     changed = {entry["what"]: json.loads(entry["changed"]) for entry in told}
     assert [entry["what"] for entry in told if not (entry["after"] and json.loads(entry["changed"]))] == []

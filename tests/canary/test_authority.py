@@ -161,6 +161,17 @@ async def test_keys_are_made_listed_and_revoked_over_http(store, http) -> None:
     assert [entry["who"] for entry in await store.audit()] == ["ann", f"ann ({admin_id})", f"bob ({admin_id})"]
 
 
+async def test_a_report_is_told_with_the_key_that_put_it(store, http) -> None:
+    """A name is a claim, the key proves it."""
+    admin_id, admin = await make(store, "admin")
+    where = "/admin/v1/models/m/reports/eval/d"
+    assert (await http.put(where, json={"verdict": "pass"})).status_code == 401
+    for query in ({}, {"actor": "ci"}):
+        assert (await http.put(where, params=query, json={"verdict": "pass"}, headers=bearer(admin))).status_code == 200
+    told = [entry["who"] for entry in await store.audit("m")]
+    assert told == [f"unknown ({admin_id})", f"ci ({admin_id})"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "word"),
     [

@@ -18,7 +18,7 @@ from canary.report_facts import build
 from canary.status import material, status
 from canary.store import Store, StoreError, Trip
 from tests.canary.specs import SPEC, changed
-from tests.canary.world import EVAL, LOAD, World, following, healthy
+from tests.canary.world import BY, EVAL, LOAD, World, following, healthy
 from tests.support.valkey import Valkey
 
 
@@ -40,16 +40,16 @@ async def test_preflight_holds_until_the_load_report_of_this_candidate(world: Wo
     await world.engines()
     await world.start()
     assert (await world.step()).phase is Phase.PREFLIGHT
-    await world.store.put_report("m", "load", "another", LOAD)
+    await world.store.put_report("m", "load", "another", LOAD, BY)
     held = await world.step()
     assert held.phase is Phase.PREFLIGHT
     assert "linnet loadtest SPEC" in held.held
-    await world.store.put_report("m", "load", "d-new", {**LOAD, "verdict": "fail", "reasons": ["ttft p95 900 ms"]})
+    await world.store.put_report("m", "load", "d-new", {**LOAD, "verdict": "fail", "reasons": ["ttft p95 900 ms"]}, BY)
     assert "says fail (ttft p95 900 ms)" in (await world.step()).held
     split = await world.store.read_split("m")
     assert split.candidate.engine == "new"
     assert split.percent == 0
-    await world.store.put_report("m", "load", "d-new", LOAD)
+    await world.store.put_report("m", "load", "d-new", LOAD, BY)
     moved = await world.step()
     assert (moved.phase, moved.held) == (Phase.SHADOW, "")
     assert moved.split().candidate.price == (0, 1e-6, 1e-6)
@@ -67,7 +67,7 @@ async def test_a_good_candidate_is_promoted(world: World) -> None:
     split = await world.store.read_split("m")
     assert (split.baseline.engine, split.candidate) == ("new", None)
     assert await world.store.results() == {("m", "promoted"): 1}
-    said = [entry["what"] for entry in await world.store.audit("m")]
+    said = [entry["what"] for entry in await world.store.audit("m") if entry["release"]]
     assert said == ["start", "preflight", "rehearsing", "rehearsed", "shadow", "canary", "step", "bake", "promoted"]
 
 
@@ -350,10 +350,10 @@ async def test_a_load_report_against_another_baseline_opens_no_gate(world: World
     await world.start()
     await world.step()
     other = {**LOAD, "arms": {**LOAD["arms"], "baseline": {**LOAD["arms"]["baseline"], "digest": "d-older"}}}
-    await world.store.put_report("m", "load", "d-new", other)
+    await world.store.put_report("m", "load", "d-new", other, BY)
     assert "is against another baseline" in (await world.step()).held
     half = {**LOAD, "arms": {"candidate": LOAD["arms"]["candidate"]}}
-    await world.store.put_report("m", "load", "d-new", half)
+    await world.store.put_report("m", "load", "d-new", half, BY)
     assert "lacks the baseline" in (await world.step()).held
 
 
@@ -378,13 +378,13 @@ async def test_an_evaluation_against_another_baseline_opens_no_gate(world: World
     await world.engines()
     await world.start(changed("shadow: {percent", "  eval: {passages: 20}\nshadow: {percent"))
     await world.step()
-    await world.store.put_report("m", "load", "d-new", LOAD)
+    await world.store.put_report("m", "load", "d-new", LOAD, BY)
     found = {"kind": "eval", "verdict": "pass", "baseline_digest": "d-older"}
-    await world.store.put_report("m", "eval", "d-new", found)
+    await world.store.put_report("m", "eval", "d-new", found, BY)
     held = await world.step()
     assert held.phase is Phase.PREFLIGHT
     assert "the eval report of candidate d-new is against another baseline" in held.held
-    await world.store.put_report("m", "eval", "d-new", {**found, "baseline_digest": "d-base"})
+    await world.store.put_report("m", "eval", "d-new", {**found, "baseline_digest": "d-base"}, BY)
     assert (await world.step()).phase is Phase.SHADOW
 
 
@@ -393,7 +393,7 @@ async def test_a_rehearsal_without_a_worker_holds(world: World) -> None:
     await world.engines()
     await world.start()
     await world.controller.step()
-    await world.store.put_report("m", "load", "d-new", LOAD)
+    await world.store.put_report("m", "load", "d-new", LOAD, BY)
     await world.controller.step()
     held = await world.release()
     assert (held.phase, "no live worker" in held.held) == (Phase.PREFLIGHT, True)
@@ -406,7 +406,7 @@ async def test_a_rehearsal_is_over_in_a_moment(store: Store) -> None:
     world.controller = Controller(store, "c", world.metrics, ask=healthy)
     await world.engines()
     await world.start(SPEC)
-    await store.put_report("m", "load", "d-new", LOAD)
+    await store.put_report("m", "load", "d-new", LOAD, BY)
     async with following(store), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(world.controller.run())
         await until(world, lambda release: release.phase is Phase.SHADOW)
@@ -428,7 +428,7 @@ async def test_a_bake_waits_for_the_evaluation_and_says_the_command(world: World
     await world.traffic(300)
     held = await world.step(3)
     assert (held.phase, "run `linnet eval SPEC`" in held.held) == (Phase.BAKE, True)
-    await world.store.put_report("m", "eval", "d-new", EVAL)
+    await world.store.put_report("m", "eval", "d-new", EVAL, BY)
     assert (await world.step()).phase is Phase.PROMOTED
 
 
@@ -439,7 +439,7 @@ async def test_a_baseline_that_could_not_take_everything_exposes_nobody(world: W
     await world.step()
     await world._flush({"0|baseline||assigned": 600})
     baseline = {**LOAD["arms"]["baseline"], "capacity": {"requests_per_s": 20}}
-    await world.store.put_report("m", "load", "d-new", {**LOAD, "arms": {**LOAD["arms"], "baseline": baseline}})
+    await world.store.put_report("m", "load", "d-new", {**LOAD, "arms": {**LOAD["arms"], "baseline": baseline}}, BY)
     held = await world.step(20)
     assert "30 requests/s arrive, and under load the baseline served 20/s" in held.held
     await world.step(20)

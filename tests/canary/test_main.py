@@ -18,7 +18,7 @@ from canary.apikeys import KeyLimits, checked
 from canary.core.events import Cause
 from canary.store import Store
 from tests.canary.specs import SPEC
-from tests.canary.world import LOAD, following
+from tests.canary.world import BY, LOAD, following
 from tests.support.simulated import SimulatedThread
 from tests.support.valkey import Valkey
 
@@ -75,7 +75,7 @@ async def test_signal_nine_loses_nothing(valkey: Valkey, simulated: Callable[...
             body = {"spec": SPEC, "actor": "ann", "reason": "go"}
             assert (await http.post("/admin/v1/releases", json=body)).status_code == 201
             await phase(http, "preflight")
-            await store.put_report("m", "load", "d-new", {**LOAD, "created_ms": int(time.time() * 1000)})
+            await store.put_report("m", "load", "d-new", {**LOAD, "created_ms": int(time.time() * 1000)}, BY)
             before = await phase(http, "shadow")
             text = await store.release_text("m")
             first.kill()

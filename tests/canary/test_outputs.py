@@ -16,7 +16,7 @@ from canary.store import Store
 from tests.canary import materials
 from tests.canary.specs import changed
 from tests.canary.test_cli_release import run, spec, started, way  # noqa: F401 - fixtures
-from tests.canary.world import EVAL, LOAD, World
+from tests.canary.world import BY, EVAL, LOAD, World
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas" / "output.json"
 CONTRACT = {"model", "release", "phase", "step", "generation", "desired", "actual", "overlays", "guardrails"}
@@ -77,8 +77,8 @@ async def _to_canary(url: str, text: str) -> None:
         world = World(store)
         await world.start(text)
         await world.step()
-        await store.put_report("m", "load", "d-new", LOAD)
-        await store.put_report("m", "eval", "d-new", EVAL)
+        await store.put_report("m", "load", "d-new", LOAD, BY)
+        await store.put_report("m", "eval", "d-new", EVAL, BY)
         while not (await world.release()).percent:
             await world.step()
             await world.pairs()

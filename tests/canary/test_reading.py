@@ -12,7 +12,7 @@ import pytest
 from canary.core.release import Phase
 from canary.health import HttpAsk
 from canary.store import Store
-from tests.canary.world import LOAD, World
+from tests.canary.world import BY, LOAD, World
 from tests.support.simulated import SimulatedProcess
 
 Start = Callable[..., SimulatedProcess]
@@ -28,7 +28,7 @@ async def world(store: Store, simulated_process: Start) -> World:
     world.urls = {name: engine.url for name, engine in world.processes.items()}
     await world.engines()
     await world.start()
-    await store.put_report("m", "load", "d-new", LOAD)
+    await store.put_report("m", "load", "d-new", LOAD, BY)
     assert (await world.step()).phase is Phase.PREFLIGHT
     return world
 

@@ -13,6 +13,7 @@ from canary.core.tally import Key, Tally
 from canary.spending import kept, runs_of, shadow_tokens, spend, tokens_usd, warning
 from canary.store import Store
 from tests.canary.core.releases import PLAN, cause, opened
+from tests.canary.world import BY
 
 MONEY = Money(10, 20, spent_before=1, baseline_per_hour=2, candidate_per_hour=3, control_per_hour=4)
 
@@ -121,7 +122,7 @@ def test_a_budget_that_is_spent_is_told(total: float, word: str) -> None:
 async def test_the_store_keeps_every_load_test_of_a_digest(store: Store) -> None:
     """The report is the last one's; an evaluation costs no hours."""
     for created in (400, 500, 500):
-        await store.put_report("m", "load", "d", run(created))
-    await store.put_report("m", "eval", "d", {"created_ms": 1})
+        await store.put_report("m", "load", "d", run(created), BY)
+    await store.put_report("m", "eval", "d", {"created_ms": 1}, BY)
     assert len(await store.load_tests("m", "d")) == 2
     assert await store.load_tests("m", "other") == {}

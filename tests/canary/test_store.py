@@ -10,6 +10,7 @@ import pytest
 from canary import keys
 from canary.core.arms import Endpoint, Split
 from canary.store import Batch, Change, Committed, Store, StoreError, Trip
+from tests.canary.world import BY
 from tests.support.valkey import Valkey
 
 BASE = Endpoint(engine="base", served_model="base", replicas=("http://127.0.0.1:8101",))
@@ -165,7 +166,7 @@ async def test_engines_and_reports_come_back(store: Store) -> None:
     await store.register_engine({"name": "base", "url": "http://x", "digest": "d"})
     assert (await store.engines())["base"]["digest"] == "d"
     assert await store.get_report("m", "load", "d") is None
-    await store.put_report("m", "load", "d", {"verdict": "pass"})
+    await store.put_report("m", "load", "d", {"verdict": "pass"}, BY)
     assert await store.get_report("m", "load", "d") == {"verdict": "pass"}
 
 

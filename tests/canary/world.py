@@ -10,6 +10,7 @@ from typing import Any
 
 from canary.commands import Command, execute
 from canary.controller import Controller
+from canary.core.events import Cause
 from canary.core.release import Phase, Release
 from canary.health import Ask
 from canary.link import ending
@@ -18,6 +19,7 @@ from canary.store import Batch, Store, StoreError, Trip
 from tests.canary.specs import SPEC
 
 START = 1_800_000_000.0
+BY = Cause("ci", "", START)  # who put a gate's report
 LOAD = {
     "kind": "load",
     "model": "m",
@@ -183,8 +185,8 @@ class World:
         await self.engines()
         await self.start(spec)
         await self.step()
-        await self.store.put_report("m", "load", "d-new", LOAD)
-        await self.store.put_report("m", "eval", "d-new", EVAL)
+        await self.store.put_report("m", "load", "d-new", LOAD, BY)
+        await self.store.put_report("m", "eval", "d-new", EVAL, BY)
         await self.step()
         await self.pairs()
         release = await self.step()

@@ -20,8 +20,8 @@ ALIKE = ("who", "what", "before", "after", "generation", "attempt")
 
 
 async def hold(store: Store, model: str = "m") -> list[dict[str, str]]:
-    """Assert every law of a model that may be asked of the store alone; return its audit."""
-    told = await store.audit(model, 5_000)
+    """Assert every law of a model that may be asked of the store alone; return its audit but for gates' reports."""
+    told = [entry for entry in await store.audit(model, 5_000) if entry["release"]]
     text = await store.release_text(model)
     if not text:
         assert not told, "an audit without a release"

@@ -10,7 +10,7 @@ from canary.controller import Controller
 from canary.core.release import Phase, Release
 from canary.store import Store, StoreError, Trip
 from tests.canary.specs import changed
-from tests.canary.world import EVAL, LOAD, World
+from tests.canary.world import BY, EVAL, LOAD, World
 
 SHORT = changed("min_samples: 20}", "min_samples: 400}", changed("min_samples: 50}", "min_samples: 500}"))
 EACH = 300  # the candidate's answers in a second
@@ -68,8 +68,8 @@ class Life(World):
         """Start a release whose gates are passed."""
         await self.engines()
         await self.start(spec)
-        await self.store.put_report("m", "load", "d-new", LOAD)
-        await self.store.put_report("m", "eval", "d-new", EVAL)
+        await self.store.put_report("m", "load", "d-new", LOAD, BY)
+        await self.store.put_report("m", "eval", "d-new", EVAL, BY)
         return await self.release()
 
     async def users(self, errors: int = 0) -> None:

@@ -25,7 +25,7 @@ from canary.errors import Conflict, Refused
 from canary.metrics import Metrics
 from canary.store import Batch, Store
 from tests.canary.specs import changed
-from tests.canary.world import EVAL, LOAD, START, healthy
+from tests.canary.world import BY, EVAL, LOAD, START, healthy
 from tests.release import laws
 from tests.support.valkey import Valkey
 
@@ -107,8 +107,8 @@ class Releases(RuleBasedStateMachine):
             engine = {"name": name, "url": f"http://127.0.0.1:{port}", "digest": f"d-{name}", "state": "ready"}
             await self.store.register_engine(engine)
         for model in MODELS:
-            await self.store.put_report(model, "load", "d-new", {**LOAD, "model": model})
-            await self.store.put_report(model, "eval", "d-new", {**EVAL, "model": model})
+            await self.store.put_report(model, "load", "d-new", {**LOAD, "model": model}, BY)
+            await self.store.put_report(model, "eval", "d-new", {**EVAL, "model": model}, BY)
 
     def teardown(self) -> None:
         """Let go."""

@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from canary import cli, keys
+from canary.client import connect
 from tests.canary.specs import changed
 
 PLACED = changed("engine: base,", "engine: base, replicas: ['http://127.0.0.1:8101'], digest: 'sha256:aa',")
@@ -77,6 +78,25 @@ def test_a_whole_audit_is_one_line(run, told) -> None:
     assert out.startswith("whole: seq 1 to 4, head ")
     found = json.loads(run("audit", "--verify", "--json", *told)[1])
     assert (found["whole"], found["first"], found["last"]) == (True, 1, 4)
+
+
+def test_a_gates_report_is_in_the_chain_of_an_older_audit(run, told, tmp_path, redis) -> None:
+    """Whichever way it was put there, by whom and of what; an altered verdict shows, and an earlier export holds."""
+    file = str(tmp_path / "audit.jsonl")
+    assert run("audit", "--export", file, *told)[0] == 0
+    client = connect(*((told[1], None) if told[0] == "--url" else ("", told[1])))
+    client.put_report("m", "eval", "sha256:bb", {"verdict": "fail"}, "ci@host")
+    assert run("audit", "--verify", *told)[1].startswith("whole: seq 1 to 5, head ")
+    assert run("audit", "--verify", file, *told)[0] == 0
+    entry = json.loads(run("audit", "--json", *told)[1])[-1]
+    assert (entry["who"], entry["what"], entry["model"]) == ("ci@host", "eval report: fail", "m")
+    assert json.loads(entry["evidence"])["digest"] == "sha256:bb"
+    assert "eval report: fail" in run("audit", *told)[1]
+    assert "eval report" not in run("history", *told)[1]
+    key, fields = redis.xrange(keys.AUDIT)[-1]
+    redis.xdel(keys.AUDIT, key)
+    redis.xadd(keys.AUDIT, {**fields, "what": "eval report: pass"})
+    assert "not whole: altered at seq 5" in run("audit", "--verify", *told)[2]
 
 
 def test_an_empty_audit_is_whole(run, way) -> None:
