@@ -119,12 +119,16 @@ class Crowd:
         as_whole, at_tail = self._parts(guard, np.arange(self._runs))
         return log_sum(np.stack([as_whole, at_tail], axis=-1))
 
-    def _parts(self, guard: Guard, rows: Ints) -> tuple[Floats, Floats]:
-        """Return the location's and the tail's part of a latency's evidence, in logs (`signals.read_latency`)."""
+    def _parts(self, guard: Guard, rows: Ints, proves: Bools | bool = True) -> tuple[Floats, Floats]:
+        """Return the location's and the tail's part of a latency's evidence, in logs (`signals.read_latency`).
+
+        `proves`: whether the tail's says anything against the candidate, by row.
+        """
         lag = self._lag(guard)
         latency = lag.histogram
         places, number = self._places[latency], self._tailed[latency].index(guard)
-        at_tail, known = self._tails[latency].log_e[number][rows], places.blocks[rows] > 0
+        known, evidence = places.blocks[rows] > 0, self._tails[latency].log_e[number][rows]
+        at_tail = np.where(proves, evidence, np.minimum(evidence, 0.0))
         part = math.log(lag.part) if lag.part else -math.inf
         as_whole = np.where(known, part + places.log_e[rows], -np.inf)
         return as_whole, at_tail + np.where(known, math.log1p(-lag.part), 0.0)
@@ -151,12 +155,11 @@ class Crowd:
     def _read_latency(self, guard: Guard, rows: Ints) -> tuple[Floats, Bools]:
         lag = self._lag(guard)
         latency = lag.histogram
-        as_whole, at_tail = self._parts(guard, rows)
         most = math.log(lag.beyond(guard.margin)) * (1 + 1e-9)
         places, tails, number = self._places[latency], self._tails[latency], self._tailed[latency].index(guard)
-        slower = places.beyond(rows, most, self._stage) & (lag.part > 0)
-        heavier = tails.beyond(number, rows, self._stage, places.noise(rows))
-        parts = np.stack([as_whole, at_tail], axis=-1)
+        slower, noise = places.beyond(rows, most, self._stage) & (lag.part > 0), places.noise(rows)
+        heavier = tails.beyond(number, rows, self._stage, noise)
+        parts = np.stack(self._parts(guard, rows, heavier | (noise == 0)), axis=-1)
         which = np.stack([slower, heavier], axis=-1)
         beyond: Bools = np.any(which, axis=-1)
         return log_sum(np.where(which | ~beyond[:, None], parts, -np.inf)), beyond

@@ -127,8 +127,9 @@ class Tails:
         n, at = self._measure(self._counts[stage], rows, tail.q, Z95)
         least = np.where(n.min(axis=-1) >= least_bounded(tail.q), at[:, CANDIDATE] - at[:, BASELINE], -np.inf)
         pooled = lead / np.where(total > 0, total, 1.0)
-        late = GROWTH**least * np.exp(-Z95 * noise)
-        return (total > 0) & beyond(margin_ratio(margin) * (1 + 1e-9), GROWTH**pooled, late)
+        beyond_noise = np.exp(-Z95 * noise)
+        most = margin_ratio(margin) * (1 + 1e-9)
+        return (total > 0) & beyond(most, GROWTH**pooled * beyond_noise, GROWTH**least * beyond_noise)
 
     @staticmethod
     def _measure(counts: NDArray[np.int32], rows: Ints, q: float, z: float) -> tuple[Floats, Ints]:

@@ -38,8 +38,8 @@ BOTH = ("ttft_p95", "tpot_p95")  # beyond as a whole or at the tail: their evide
 
 
 def beyond(finding):
-    """Whether the estimate is worse than the margin, or plainly that of the present stage."""
-    if finding.estimate is None:  # too few yet
+    """Whether the estimate is worse than the margin and no machine's noise, or plainly that of the present stage."""
+    if finding.estimate is None or "as a machine's noise may be" in finding.reason:  # None: too few yet
         return False
     worse = finding.estimate if finding.margin > 0 else -finding.estimate
     return worse > abs(finding.margin) * (1 + 1e-9) or "since the share changed" in finding.reason
