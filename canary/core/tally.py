@@ -55,7 +55,8 @@ class Tally:
     `repetition` answers among the ok; `cold`, the ok ones that came while the arms warmed up; `prompt_tokens`, of which
     `cached_tokens`, and `completion_tokens`; `busy_ms`, the whole milliseconds of the done ones; `unusable`
     measurements (NaN, infinite, negative, huge); `e2e.B` by log bucket; `pair.D` by 1000 times the difference of
-    scores; `pairs_failed`.
+    scores; `pairs_failed`. What the shadow asked of an arm, answers and scores, is spend and no evidence:
+    `shadow_prompt_tokens`, `shadow_completion_tokens`.
 
     Later events of the same unit in the attempt: `assigned_again`, `done_again`, `failed_again` (errors and timeouts),
     `empty_again`, `truncated_again`, `refusal_again`, `malformed_again`, `repetition_again`. See `events`.

@@ -6,9 +6,11 @@ The control plane here is a plain HTTP server that says what a release under way
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlencode
 
 import pytest
 
+from canary import options
 from canary.cli import run
 
 SPEC = """
@@ -67,7 +69,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         """Keep a report."""
-        self.server.kept[self.path] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        path, _, self.server.asked = self.path.partition("?")
+        self.server.kept[path] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.answer({})
 
     def answer(self, value):
@@ -121,6 +124,7 @@ def test_both_arms_are_run_and_the_report_is_kept(served, control, spec, capsys,
     report = json.loads(kept.read_text())
     assert code == 0, report["reasons"]
     assert control.kept == {"/admin/v1/models/m/reports/load/d-candidate": report}
+    assert control.asked == urlencode({"actor": options.actor()})
     assert (report["verdict"], report["digest"], list(report["arms"])) == (
         "pass",
         "d-candidate",
