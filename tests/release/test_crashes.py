@@ -38,8 +38,9 @@ async def tripped(life: Life) -> None:
     """A worker's tripwire fires; whoever leads after a death reads all trips again."""
     fired = await life.trip()
     await life.hear(fired)
-    await life.second()
+    ended = await life.second()
     await life.hear(fired)
+    assert await life.release() == ended
 
 
 def canary(percent: float) -> Callable[[Life], Awaitable[object]]:
