@@ -68,18 +68,18 @@ def noisy(tau: float, *, both: bool = False, times: float = 1.0) -> OwnNoise:
     return OwnNoise(0.18 * times, 0.10 * times, tau, both)
 
 
-def traffic(share: float) -> Traffic:
+def traffic(share: float, rate: float = RATE) -> Traffic:
     """Return traffic with as many scored pairs as requests of the candidate; a score is a mean over a text's tokens."""
-    return Traffic(rate=RATE, pairs_per_s=RATE * share, pair_sd=0.15)
+    return Traffic(rate=rate, pairs_per_s=rate * share, pair_sd=0.15)
 
 
-def steady(share: float) -> Scene:
+def steady(share: float, rate: float = RATE) -> Scene:
     """Return equal arms at one share, until the candidate has had its requests."""
-    return Scene(World((Step(share, round(REQUESTS / (RATE * share))),), traffic(share)))
+    return Scene(World((Step(share, round(REQUESTS / (rate * share))),), traffic(share, rate)))
 
 
-def _own(share: float, noise: OwnNoise) -> Scene:
-    scene = steady(share)
+def _own(share: float, noise: OwnNoise, rate: float = RATE) -> Scene:
+    scene = steady(share, rate)
     return replace(scene, world=replace(scene.world, noise=noise))
 
 
@@ -107,7 +107,9 @@ def _equal(share: float) -> Sequence[Case]:
 
 EQUAL: Sequence[Case] = (
     *_equal(HALF),
+    Case("own noise, 1 min, 100 requests a second", HALF, _own(HALF, noisy(60), rate=100.0)),
     Case("a ramp 5-25-50 % with load x1.65 and x2.5", HALF, _ramp(OwnNoise())),
+    Case("that ramp, own noise of 1 min", HALF, _ramp(noisy(60))),
     Case("that ramp, own noise of 3 min", HALF, _ramp(noisy(180))),
     Case("that ramp, sticky sessions", HALF, replace(_ramp(OwnNoise()), sessions=Sessions(pause=60.0))),
     *_equal(FEW),

@@ -15,9 +15,9 @@ from bench.guardrails.peers import OURS, PEERS
 
 _PAGE = """# The guardrails over made-up traffic
 
-{made}. Made by `python -m bench.guardrails`: 20 requests a second, looked at every second, up to {requests:,} of the
-candidate (1,200 s in the ramps), nine guardrails at their default margins, alpha 1 %, the workers' tripwire in it.
-The plan has as many shares as the case, and the bake.
+{made}. Made by `python -m bench.guardrails`: 20 requests a second where nothing else is said, looked at every second,
+up to {requests:,} of the candidate (1,200 s in the ramps), nine guardrails at their default margins, alpha 1 %, the
+workers' tripwire in it. The plan has as many shares as the case, and the bake.
 Thousands of runs are told side by side; a test holds them to the product: the same evidence each second, the same
 rollback.
 

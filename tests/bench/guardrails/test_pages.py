@@ -1,6 +1,6 @@
 import pytest
 
-from bench.guardrails.pages import counted, equal_table, middle, upper, worse_table
+from bench.guardrails.pages import counted, equal_table, lately_table, middle, upper, worse_table
 
 MANY = [(400, "error_rate"), (10_000, ""), (500, "ttft_p95")]
 
@@ -22,6 +22,14 @@ def test_runs_are_counted():
     count = counted(MANY)
     assert (count.runs, count.hits, count.requests) == (3, 2, (400, 500))
     assert count.by == {"error_rate": 1, "ttft_p95": 1}
+
+
+def test_harm_that_begins_late_has_a_table():
+    """One share each; what was not told is left out."""
+    told = {"TTFT x2 from the last share on | 50%": counted(MANY)}
+    assert lately_table(told).splitlines()[2:] == [
+        "| TTFT x2 from the last share on | 500 | 3 | error_rate 1, ttft_p95 1 |"
+    ]
 
 
 def test_both_tables_are_drawn():

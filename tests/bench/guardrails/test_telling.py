@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from bench.guardrails.cases import WORSE, Case, noisy, steady
+from bench.guardrails.cases import LATELY, WORSE, Case, noisy, steady
 from bench.guardrails.telling import Batch, tell, tell_all
 from canary.simulate import Harm, Step
 
@@ -28,6 +28,16 @@ def test_a_run_that_is_not_rolled_back_ends_with_its_requests():
     told = tell(Batch(short(Case("equal", 0.5, steady(0.5))), 0, 3))
     assert {(one.seconds, one.failed) for one in told} == {(90, "")}
     assert all(750 < one.requests < 1050 for one in told)
+
+
+def test_requests_count_from_when_the_harm_began():
+    """After two quiet stages; a run without a rollback has all of the last one."""
+    late = next(case for case in LATELY if case.name.startswith("error"))
+    steps = Step(0.5, 40), Step(0.25, 40), Step(0.5, 40)
+    case = replace(late, scene=replace(late.scene, world=replace(late.scene.world, steps=steps)))
+    told = tell(Batch(case, 0, 5))
+    assert {one.failed for one in told} <= {"error_rate", ""}
+    assert all(200 < one.requests < 500 and one.seconds > 80 for one in told)
 
 
 def test_a_reference_makes_latency_quick():
