@@ -126,10 +126,13 @@ def _write(path: Path, text: str) -> None:
 def _read(name: str) -> list[dict[str, str]]:
     """Read an export. Raises Usage."""
     try:
-        return chain.parse(Path(name).expanduser().read_text(encoding="utf-8").splitlines())
+        entries = chain.parse(Path(name).expanduser().read_text(encoding="utf-8").splitlines())
     except OSError as error:
         raise Usage(f"{name}: cannot be read ({error.strerror}); give what `linnet audit --export` wrote") from None
     except UnicodeDecodeError:
         raise Usage(f"{name}: not UTF-8 text; give what `linnet audit --export` wrote") from None
     except ValueError as error:
         raise Usage(f"{name}: {error}; give what `linnet audit --export` wrote") from None
+    if not entries:
+        raise Usage(f"{name}: no entry in it, so it proves nothing; give what `linnet audit --export` wrote")
+    return entries

@@ -188,3 +188,12 @@ def test_what_is_no_export_is_named_with_its_line(run, way, tmp_path) -> None:
     """Before anything is asked of the store."""
     (tmp_path / "x.jsonl").write_text("{}\nnonsense\n")
     assert "line 2 is not JSON" in run("audit", "--verify", str(tmp_path / "x.jsonl"), *way)[2]
+
+
+@pytest.mark.parametrize("offline", [(), ("--offline",)])
+def test_an_empty_export_proves_nothing(run, way, tmp_path, offline) -> None:
+    """A file that was cut to nothing is not taken for a whole one."""
+    (tmp_path / "x.jsonl").touch()
+    code, out, err = run("audit", "--verify", *offline, str(tmp_path / "x.jsonl"), *(() if offline else way))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "proves nothing" in err
