@@ -13,7 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from canary.store import Store, StoreError
+from canary.link import StoreError
+from canary.worker_store import WorkerStore
 from gateway.door.access import KeyFile, Keys, is_loopback
 from gateway.door.ask import Bounds
 from gateway.door.protocol import Door
@@ -55,7 +56,7 @@ class Parts:
         limits = settings.limits
         self.readiness = Readiness()
         self.metrics = Metrics()
-        self.store = Store.connect(settings.redis_url)
+        self.store = WorkerStore.connect(settings.redis_url)
         self.splits = Splits(settings.models, SplitFiles(settings.state), worker, limits.stale_s, settings.pools)
         self.keys = Keys(self.store.api_keys(), KeyFile(settings.state), worker, loopback=is_loopback(settings.host))
         self.evidence = Evidence(self.store, self.splits, worker, self.metrics)

@@ -16,7 +16,8 @@ from canary.core.outcome import FAILURES, Outcome, Result
 from canary.core.tripwire import Tripwire
 from canary.core.units import WAITING_MOST
 from canary.core.watchdog import Watchdog
-from canary.store import Batch, Store, Trip
+from canary.records import Batch, Trip
+from canary.worker_store import WorkerStore
 from gateway.record.metrics import Metrics
 from gateway.split.splits import Splits
 
@@ -58,7 +59,7 @@ class Evidence:
     its own for as long as its page holds it; they are thrown away whenever a ledger or a wire is.
     """
 
-    def __init__(self, store: Store, splits: Splits, worker: str, metrics: Metrics) -> None:
+    def __init__(self, store: WorkerStore, splits: Splits, worker: str, metrics: Metrics) -> None:
         self._store = store
         self._splits = splits
         self._worker = worker

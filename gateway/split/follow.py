@@ -11,8 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from canary.core.arms import Split
-from canary.link import ending
-from canary.store import Store, StoreError, parse_split
+from canary.link import StoreError, ending
+from canary.worker_store import WorkerStore, parse_split
 from gateway.record.metrics import Metrics
 from gateway.split.splits import Splits
 
@@ -24,7 +24,7 @@ BEAT_S = 0.5
 class Follower:
     """Keeps one worker's splits in step with the store."""
 
-    def __init__(self, store: Store, splits: Splits, worker: str, metrics: Metrics) -> None:
+    def __init__(self, store: WorkerStore, splits: Splits, worker: str, metrics: Metrics) -> None:
         self._store = store
         self._splits = splits
         self._worker = worker
