@@ -1,4 +1,4 @@
-"""The admin API, on the control plane's own listener. Every error is {"error": {"message", "exit_code"}}."""
+"""The admin API, on the control plane's own listener."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi import Path as PathParam
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
+from canary import api_errors
 from canary.apikeys import KeyLimits, checked
 from canary.assess import MENDS, illegible
-from canary.authority import Authority, Forbidden, Unauthorized
+from canary.authority import Authority
 from canary.commands import Command, execute
 from canary.core.events import Cause
-from canary.errors import Conflict, LinnetError, Refused, SpecError, TimedOut, Unknown, Unreachable, Usage
+from canary.errors import LinnetError, Unknown, Usage
 from canary.metrics import Metrics
 from canary.status import material, status
 from canary.store import Store, StoreError
@@ -31,48 +29,11 @@ Actor = Annotated[str, Query(max_length=200)]
 Digest = Annotated[str, PathParam(pattern=r"^[A-Za-z0-9:._+-]{1,200}$")]
 _LARGEST = 1 << 20  # bytes of a body
 
-STATUS: tuple[tuple[type[LinnetError], int], ...] = (
-    (SpecError, 422),
-    (Usage, 422),
-    (Unauthorized, 401),
-    (Forbidden, 403),
-    (Unknown, 404),
-    (Conflict, 409),
-    (Refused, 409),
-    (Unreachable, 503),
-    (TimedOut, 504),
-)
-
-
-class Fault(BaseModel):
-    """One line with the mend, and the command line's exit code."""
-
-    message: str
-    exit_code: int
-
-
-class Failure(BaseModel):
-    """The body of every error."""
-
-    error: Fault
-
 
 class Exposition(Response):
     """What Prometheus scrapes."""
 
     media_type = "text/plain; version=0.0.4; charset=utf-8"
-
-
-TOLD = {
-    400: "a body that is no text",
-    401: "no key, or none that is known",
-    403: "a key without the scope admin",
-    404: "no such model, report or key",
-    409: "the release does not permit it now, or is at another generation",
-    413: "a body too large, or of a length that is not told",
-    422: "the request is not valid",
-    503: "the store does not answer",
-}
 
 
 class Said(BaseModel):
@@ -132,19 +93,12 @@ def create_app(
     store: Store, metrics: Metrics, clock: Callable[[], float] = time.time, *, keys_needed: bool = False
 ) -> FastAPI:
     """Wire the listener; `clock` gives Unix seconds. `keys_needed` even if the store knows of no admin's key."""
-    errors: dict[int | str, dict[str, Any]] = {
-        code: {"model": Failure, "description": what} for code, what in TOLD.items()
-    }
-    app = FastAPI(title="Linnet control plane", docs_url=None, redoc_url=None, responses=errors)
+    app = FastAPI(title="Linnet control plane", docs_url=None, redoc_url=None, responses=api_errors.RESPONSES)
     app.include_router(_reading(store, clock))
     app.include_router(_changing(store, clock))
     app.include_router(_keys(store, clock))
     app.include_router(_operations(store, metrics))
-    app.add_exception_handler(LinnetError, _linnet_error)
-    app.add_exception_handler(StoreError, _store_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
+    api_errors.tell(app)
     app.middleware("http")(_bounded)
     app.middleware("http")(_admitted(Authority(store.api_keys(), needed=keys_needed)))
     return app
@@ -267,10 +221,8 @@ def _admitted(authority: Authority) -> Callable[[Request, Callable[[Request], An
         try:
             scope = request.scope
             key_id = await authority.admit(scope["method"], scope["path"], given[0] if len(given) == 1 else None)
-        except LinnetError as error:
-            return await _linnet_error(request, error)
-        except StoreError as error:
-            return await _store_error(request, error)
+        except (LinnetError, StoreError) as error:
+            return await api_errors.refused(request, error)
         request.state.key_id = key_id
         return await go_on(request)
 
@@ -281,34 +233,5 @@ async def _bounded(request: Request, go_on: Callable[[Request], Any]) -> Any:
     """Refuse bodies that are too large, or whose length is not told."""
     length = request.headers.get("content-length", "0")
     if "transfer-encoding" in request.headers or not length.isdecimal() or int(length) > _LARGEST:
-        return _error(413, f"a body has a length of at most {_LARGEST} bytes", Usage.exit_code)
+        return api_errors.error(413, f"a body has a length of at most {_LARGEST} bytes", Usage.exit_code)
     return await go_on(request)
-
-
-def _error(code: int, message: str, exit_code: int) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "exit_code": exit_code}}, status_code=code)
-
-
-async def _linnet_error(_request: Request, error: Exception) -> JSONResponse:
-    code = next((code for kind, code in STATUS if isinstance(error, kind)), 500)
-    return _error(code, str(error), getattr(error, "exit_code", 1))
-
-
-async def _store_error(_request: Request, error: Exception) -> JSONResponse:
-    return _error(503, str(error), Unreachable.exit_code)
-
-
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
-    faults = error.errors() if isinstance(error, RequestValidationError) else []
-    told = "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults)
-    return _error(422, f"the request is not valid: {told}; mend it", Usage.exit_code)
-
-
-async def _bug(request: Request, _error_of_ours: Exception) -> JSONResponse:
-    return _error(500, f"{request.method} {request.url.path}: failed inside; the control plane's log says why", 1)
-
-
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    code = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else "failed"
-    return _error(code, f"{request.method} {request.url.path}: {detail}", Usage.exit_code)
