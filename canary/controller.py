@@ -15,8 +15,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from canary import health, keys, reading, references, success
+from canary import health, reading, references, success
 from canary.assess import Engines, Seen, evidence, moved, stages
+from canary.card.spec import Spec
+from canary.card.spec import parse as parse_spec
 from canary.clock import Clock, Reading
 from canary.confirm import confirm
 from canary.core import events, finding
@@ -27,11 +29,10 @@ from canary.core.guardrails import look as judge
 from canary.core.release import Release, advance
 from canary.core.tally import Reader, TallyError, blocks_before
 from canary.effects import brief, change_of
-from canary.link import ending
 from canary.metrics import Metrics
-from canary.spec import Spec
-from canary.spec import parse as parse_spec
-from canary.store import Lease, Store, StoreError, Trip
+from canary.storage import keys
+from canary.storage.link import ending
+from canary.storage.store import Lease, Store, StoreError, Trip
 
 log = logging.getLogger("linnet.controller")
 

@@ -13,7 +13,7 @@ from typing import Any
 from canary.core import events
 from canary.core.events import Effect, Event, Evidence
 from canary.core.state import Release
-from canary.records import Change
+from canary.storage.records import Change
 
 
 def change_of(

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canary.card import METRIC, EvalGate
+from canary.card.parts import METRIC, EvalGate
+from canary.card.spec import Spec
 from canary.core.arms import Endpoint
 from canary.errors import Usage
-from canary.spec import Spec
 
 RESAMPLES = 2_000
 SEED = 20_261_122

@@ -15,7 +15,7 @@ from canary.core.finding import Verdict
 from canary.core.state import Phase
 from canary.errors import LinnetError
 from canary.status import glance
-from canary.store import Store, StoreError
+from canary.storage.store import Store, StoreError
 
 _LATENCY = ["model", "latency"]
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)

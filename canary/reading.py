@@ -8,7 +8,7 @@ from canary.assess import Engines, Seen, heard, served_by
 from canary.core.events import NOBODY, Heard
 from canary.core.state import Phase, Release
 from canary.health import Health
-from canary.store import Store
+from canary.storage.store import Store
 
 
 async def read(store: Store, health: Health, release: Release, engines: Engines, now: float) -> Seen:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-from canary import keys
 from canary.core.arms import Arm
 from canary.core.location import Arm as BlockArm
 from canary.core.location import Block
@@ -25,7 +24,8 @@ from canary.core.signals import NOISE
 from canary.core.stages import Machines
 from canary.core.state import EXPOSED, Release
 from canary.core.tally import BLOCK_S, CONTROL, HALVES, Key, Tally, blocks_before, merged, parse
-from canary.store import Lease, Store
+from canary.storage import keys
+from canary.storage.store import Lease, Store
 
 log = logging.getLogger("linnet.references")
 

@@ -15,9 +15,9 @@ from canary.core.obstacles import obstacle
 from canary.core.state import Phase, Release
 from canary.core.tally import TallyError, parse
 from canary.errors import Refused, Unknown
-from canary.link import loads
 from canary.spending import Spend, runs_of, shadow_tokens, spend, warning
-from canary.store import Store
+from canary.storage.link import loads
+from canary.storage.store import Store
 
 _PLACE = re.compile(r"(\w+) (\S+) %")
 FRESH_S = 10.0  # a look older than this says nothing about now

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from canary.assess import MENDS, other_eval
-from canary.card import METRIC, Threshold
+from canary.card.parts import METRIC, Threshold
 from canary.core.state import Phase, Release
 from canary.evaluate import SliceResult, SliceScore, gained
 

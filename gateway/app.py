@@ -13,8 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from canary.link import StoreError
-from canary.worker_store import WorkerStore
+from canary.storage.link import StoreError
+from canary.storage.worker_store import WorkerStore
 from gateway.door.access import KeyFile, Keys, is_loopback
 from gateway.door.ask import Bounds
 from gateway.door.protocol import Door

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from canary.core.arms import Split
-from canary.link import StoreError, open_redis
+from canary.storage.link import StoreError, open_redis
 from gateway.errors import SettingsError
 from gateway.pool.options import PoolOptions
 from gateway.split import catalogue

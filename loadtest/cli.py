@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import typer
 
-from canary import options
-from canary.client import Client, connect
-from canary.options import DEFAULT_URL, Json, Store, Url
-from canary.spec import Spec, load
+from canary.card.spec import Spec, load
+from canary.console import options
+from canary.console.client import Client, connect
+from canary.console.options import DEFAULT_URL, Json, Store, Url
 from loadtest.errors import ControlError
 from loadtest.gates import Limits, Verdict, judged
 from loadtest.records import Job, Saturation

@@ -24,9 +24,9 @@ from bench.errors import BenchError
 from bench.gateways.pusher import publish
 from bench.gateways.scenarios import USER
 from bench.rig import store_argv, store_url, until
-from canary import keys
-from canary.apikeys import ApiKey, KeyLimits, Scope, hash_of
 from canary.core.arms import Arm, Endpoint, Split
+from canary.storage import keys
+from canary.storage.apikeys import ApiKey, KeyLimits, Scope, hash_of
 from gateway import compiled
 from gateway.compiled import CompileError
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 from redis import Redis
 
-from canary import keys
 from canary.core.arms import Split
-from canary.store import Store
+from canary.storage import keys
+from canary.storage.store import Store
 
 _EVERY_S = 1.0
 _SECOND_WORKER = "bench-second-worker"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bench.guardrails.sessions import Sessions
 from bench.guardrails.streams import Late, Scene
 from canary.core.policy import Guard, Policy
-from canary.simulate import Harm, OwnNoise, Step, Traffic, World
+from canary.trials.simulate import Harm, OwnNoise, Step, Traffic, World
 
 REQUESTS = 10_000  # of the candidate
 RATE = 20.0  # requests a second
@@ -27,7 +27,7 @@ GUARDS = (
 
 
 def policy_of(scene: Scene) -> Policy:
-    """Return the policy of a release with a scene's shares as its steps, and a bake (`canary.spec.Spec.policy`)."""
+    """Return the policy of a release with a scene's shares as its steps, and a bake (`Spec.policy`)."""
     return Policy(GUARDS, stages=len(scene.shares) + 1)
 
 

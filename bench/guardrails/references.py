@@ -19,7 +19,7 @@ from canary.core.location import _PRIOR_BASELINE, _PRIOR_CANDIDATE, Belief
 from canary.core.noise import ASSUMED, Filter, all_laws, most_noise
 from canary.core.reference import LONG_S
 from canary.core.tally import BLOCK_S
-from canary.simulate import OwnNoise, Traffic
+from canary.trials.simulate import OwnNoise, Traffic
 
 COUNTED = int(LONG_S / BLOCK_S)  # blocks of a reference
 _SPARE = 10  # the first few only teach the spread

@@ -1,4 +1,4 @@
-"""Made-up traffic for many runs at once, a second a step: what `canary.simulate` tells one by one, and more.
+"""Made-up traffic for many runs at once, a second a step: what `canary.trials.simulate` tells one by one, and more.
 
 Both arms share a load; a machine may have slow noise of its own; sessions stick to an arm; reports may come late.
 All that a worker would count is in whole numbers: log buckets, steps of a dollar's grid, thousandths of a score.
@@ -16,7 +16,7 @@ import numpy as np
 from bench.guardrails.bets import BASELINE, CANDIDATE, Bools, Floats, Ints
 from bench.guardrails.sessions import Callers, Pool, Sessions, single
 from canary.core.tally import BLOCK_S, COST_GRID, GROWTH, LOWEST, TOP
-from canary.simulate import Harm, World
+from canary.trials.simulate import Harm, World
 
 LOG_GROWTH, _LOG_LOWEST = math.log(GROWTH), math.log(LOWEST)
 _PROMPT = 100  # tokens
@@ -34,7 +34,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A world, and what `canary.simulate` does not tell: its harm may begin with a later stage, counted from 0."""
+    """A world, and what `trials.simulate` does not tell: its harm may begin with a later stage, counted from 0."""
 
     world: World
     sessions: Sessions | None = None

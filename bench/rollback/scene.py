@@ -27,7 +27,7 @@ from bench.errors import BenchError
 from bench.load import MODEL, Line, request
 from bench.processes import announced, child
 from bench.rig import store_argv, store_url, until
-from canary.client import Http, Order
+from canary.console.client import Http, Order
 from canary.core.arms import Arm
 
 WORKERS = 4

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from canary.console.place import place
 from canary.notify.target import Kind
-from canary.place import place
 
 Entry = Mapping[str, str]
 _HOLDS = frozenset({"held", "released"})

@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from canary import keys
+from canary.card.spec import parse
 from canary.errors import SpecError
-from canary.link import ending, loads
 from canary.metrics import Metrics
 from canary.notify.message import Message, kinds, message
 from canary.notify.sender import Result, Sender
 from canary.notify.target import NotifySpec
-from canary.spec import parse
-from canary.store import Lease, Store, StoreError
+from canary.storage import keys
+from canary.storage.link import ending, loads
+from canary.storage.store import Lease, Store, StoreError
 
 log = logging.getLogger("linnet.notify")
 

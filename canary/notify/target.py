@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from canary.card import Part
+from canary.card.parts import Part
 
 PREFIX = "LINNET_NOTIFY_"  # a spec names no other variables of the control plane
 

@@ -1,1 +1,1 @@
-"""The operator's verbs, one small function each; `canary.cli` mounts them by name and loads them when called."""
+"""The operator's verbs, one small function each; `console.cli` mounts them by name and loads them when called."""

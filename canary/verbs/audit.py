@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from canary import chain, history, options, render
-from canary.chain import Checked, Link
-from canary.client import Client, connect
+from canary.console import history, options, render
+from canary.console.client import Client, connect
+from canary.console.options import DEFAULT_URL
 from canary.errors import Refused, Usage
-from canary.options import DEFAULT_URL
+from canary.storage import chain
+from canary.storage.chain import Checked, Link
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, max=10_000, help="How many of the latest entries.")]
 Export = Annotated[

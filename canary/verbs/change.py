@@ -10,13 +10,13 @@ from uuid import uuid4
 
 import typer
 
-from canary import options, render
-from canary.client import Client, Order, connect, only_model
+from canary.console import options, render
+from canary.console.client import Client, Order, connect, only_model
+from canary.console.options import DEFAULT_URL, IfGeneration, Json, Model, Reason, Store, Url
 from canary.errors import Usage
-from canary.options import DEFAULT_URL, IfGeneration, Json, Model, Reason, Store, Url
 
 if TYPE_CHECKING:
-    from canary.spec import Spec
+    from canary.card.spec import Spec
 
 
 def _order(
@@ -91,7 +91,7 @@ def start(
 
 def read_spec(path: Path) -> Spec:
     """Return a checked spec whose `where` is an absolute path. Raises SpecError."""
-    from canary import spec  # noqa: PLC0415 - validation is slow to import, and only these verbs need it
+    from canary.card import spec  # noqa: PLC0415 - validation is slow to import, and only these verbs need it
 
     spec.load(path)  # faults name the file as it was typed
     return spec.load(path.expanduser().resolve())

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canary import options, render
-from canary.client import Client, connect, only_model
+from canary.console import options, render
+from canary.console.client import Client, connect, only_model
+from canary.console.options import DEFAULT_URL
 from canary.core.arms import Endpoint
 from canary.errors import Refused, SpecError, Usage
-from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
 
 if TYPE_CHECKING:
-    from canary.spec import Spec
+    from canary.card.spec import Spec
 
 SpecFile = Annotated[Path, typer.Argument(help="The release spec (YAML).")]
 ACTIVE = ("draft", "preflight", "shadow", "canary", "bake")
@@ -37,7 +37,7 @@ def lint(
     Where a control plane or store answers, engines that nobody serves are faults too. Warnings leave it valid.
     """
     if schema:
-        from canary.schema import spec_schema  # noqa: PLC0415 - only here
+        from canary.card.schema import spec_schema  # noqa: PLC0415 - only here
 
         options.print_json(spec_schema())
         return
@@ -57,8 +57,8 @@ def lint(
 
 def _linted(path: Path, url: str, store: str | None) -> tuple[Spec | None, list[str], list[str]]:
     """Return the spec, its faults and its warnings; no spec where it is not one."""
-    from canary import lint as linting  # noqa: PLC0415 - slow to import
-    from canary import spec as specs  # noqa: PLC0415
+    from canary.card import lint as linting  # noqa: PLC0415 - slow to import
+    from canary.card import spec as specs  # noqa: PLC0415
 
     try:
         found = specs.load(path)
@@ -124,17 +124,17 @@ def report(
     as_json: options.Json = False,
 ) -> None:
     """Write the comparison report: recommendation and reasons first, every figure traced."""
-    from canary import report_pages  # noqa: PLC0415 - only this verb sets pages
-    from canary.report_facts import build  # noqa: PLC0415
+    from canary.report import pages  # noqa: PLC0415 - only this verb sets pages
+    from canary.report.facts import build  # noqa: PLC0415
 
     client = connect(url, store)
     facts = build(client.material(only_model(client, model)), time.time() * 1000)
-    pages = {"report.md": report_pages.markdown(facts), "report.html": report_pages.html(facts)}
-    written = [] if out is None else write(out, pages)
+    files = {"report.md": pages.markdown(facts), "report.html": pages.html(facts)}
+    written = [] if out is None else write(out, files)
     if as_json:
         options.print_json({**facts.to_json(), "files": written})
     elif out is None:
-        typer.echo(pages["report.md"], nl=False)
+        typer.echo(files["report.md"], nl=False)
     else:
         typer.echo(f"{facts.release}: {facts.advice}")
         for file in written:

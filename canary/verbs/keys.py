@@ -9,9 +9,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from canary import completion, figures, options, render
-from canary.client import connect
-from canary.options import DEFAULT_URL
+from canary.console import completion, figures, options, render
+from canary.console.client import connect
+from canary.console.options import DEFAULT_URL
 
 keys = typer.Typer(
     no_args_is_help=True, help="Make, list and revoke the API keys that apps, testers and admins call with."

@@ -11,13 +11,13 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from canary import explain as reasons
-from canary import history as past
-from canary import options, render
-from canary.client import Client, connect, only_model
-from canary.completion import ORDER, PHASES, phases
+from canary.console import explain as reasons
+from canary.console import history as past
+from canary.console import options, render
+from canary.console.client import Client, connect, only_model
+from canary.console.completion import ORDER, PHASES, phases
+from canary.console.options import DEFAULT_URL
 from canary.errors import Refused, TimedOut, Unreachable, Usage
-from canary.options import DEFAULT_URL
 
 FAILED_ENDS = {"rolled_back", "aborted", "superseded"}
 POLL_S = 0.5

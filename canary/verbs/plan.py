@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canary import options, render
-from canary.client import connect
+from canary.console import options, render
+from canary.console.client import connect
+from canary.console.options import DEFAULT_URL
 from canary.errors import LinnetError, Usage
-from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
 from canary.verbs.gates import SpecFile
 
 if TYPE_CHECKING:
+    from canary.card.spec import Spec
     from canary.core.location import Belief
     from canary.core.premise import Baseline, Traffic
-    from canary.spec import Spec
     from canary.traffic import Measured
 
 RATES = ("error_rate", "refusal", "empty", "truncated", "malformed", "repetition")
@@ -87,8 +87,8 @@ def plan(
     Nothing is started, and with --rps nobody is asked, unless --as-seen. Gates before the release and persons are not
     counted.
     """
-    from canary import outlook  # noqa: PLC0415 - the statistics only where they are used
     from canary.core import timetable  # noqa: PLC0415
+    from canary.trials import outlook  # noqa: PLC0415 - the statistics only where they are used
 
     found, baseline, times = read_spec(spec), assumed(assume or ()), within("--worse", worse, 1.01, 1000)
     seen = _seen(found, rps, model or found.model, url, store) if rps is None or as_seen else Seen(_given(rps))

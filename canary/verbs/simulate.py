@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canary import options, render
+from canary.console import options, render
+from canary.console.options import DEFAULT_URL
 from canary.errors import Usage
-from canary.options import DEFAULT_URL
 from canary.verbs.change import read_spec
 from canary.verbs.gates import SpecFile
 from canary.verbs.plan import seen_traffic, within
 
 if TYPE_CHECKING:
-    from canary.recording import Recording
-    from canary.simulate import Told
-    from canary.spec import Spec
-    from canary.trials import Setting, Summary, Trial
-    from canary.world import OwnNoise
+    from canary.card.spec import Spec
+    from canary.trials.recording import Recording
+    from canary.trials.simulate import Told
+    from canary.trials.stories import Setting, Summary, Trial
+    from canary.trials.world import OwnNoise
 
 RPS = 20.0
 
@@ -87,7 +87,7 @@ def simulate(
     The traffic is made up, at --rps or at the rate --as-seen, and has no slices; or it is what the --log of a gateway
     recorded. Nothing is started, and without --as-seen nobody is asked. Shadow, bake and tripwires are left out.
     """
-    from canary import trials, trials_text  # noqa: PLC0415 - the statistics only where they are used
+    from canary.trials import stories, telling  # noqa: PLC0415 - the statistics only where they are used
 
     lasts, own, found = int(within("--seconds", seconds, 10, 86_400)), noise(own_noise), read_spec(spec)
     chosen = [name for name, said in (("--rps", rps is not None), ("--as-seen", as_seen), ("--log", log)) if said]
@@ -100,20 +100,20 @@ def simulate(
     recording = None if log is None else recorded(log, name)
     rate = seen_traffic(name, url, store).rps if as_seen else RPS if rps is None else rps
     rate = within("--rps", rate, 0.1, 10_000) if recording is None else recording.rate
-    setting = trials.Setting(trials.world(found, rate, lasts, recording), times, number, looks)
+    setting = stories.Setting(stories.world(found, rate, lasts, recording), times, number, looks)
     summed = _told(found, setting, own)
-    document = trials_text.to_json(found, setting, summed)
+    document = telling.to_json(found, setting, summed)
     if plot is not None:
         _draw(plot, summed)
     if as_json:
         options.print_json(document)
     else:
-        render.console().print(trials_text.draw(document))
+        render.console().print(telling.draw(document))
 
 
 def recorded(log: Path, model: str) -> Recording:
     """Read a gateway's access log. Raises Usage."""
-    from canary.recording import RecordingError, read  # noqa: PLC0415 - see simulate
+    from canary.trials.recording import RecordingError, read  # noqa: PLC0415 - see simulate
 
     try:
         with log.open("rb") as lines:
@@ -126,29 +126,29 @@ def recorded(log: Path, model: str) -> Recording:
 
 def _told(spec: Spec, setting: Setting, own: OwnNoise) -> Sequence[Summary]:
     """Tell the stories of every scenario on all processors, and sum them up."""
-    from canary import trials  # noqa: PLC0415 - see simulate
+    from canary.trials import stories  # noqa: PLC0415 - see simulate
 
-    policy = trials.whole(spec.policy()) if setting.world.recording is None else spec.policy()
-    kinds = trials.scenarios(policy, own, setting.world.usual())
-    jobs = [trial for kind in kinds for trial in trials.trials(kind, policy, setting)]
+    policy = stories.whole(spec.policy()) if setting.world.recording is None else spec.policy()
+    kinds = stories.scenarios(policy, own, setting.world.usual())
+    jobs = [trial for kind in kinds for trial in stories.trials(kind, policy, setting)]
     with _progress(len(jobs)) as tick:
         told = hold_all(jobs, len(os.sched_getaffinity(0)), tick)
-    return trials.summaries(kinds, told)
+    return stories.summaries(kinds, told)
 
 
 def hold_all(jobs: Sequence[Trial], processes: int, tick: Callable[[], None] = lambda: None) -> list[Told]:
     """Tell all stories on so many processes; the result is in the order of the jobs, however many there are."""
-    from canary import trials  # noqa: PLC0415 - see simulate
+    from canary.trials import stories  # noqa: PLC0415 - see simulate
 
     told: list[Told] = []
     if processes <= 1 or len(jobs) == 1:
         for job in jobs:
-            told.append(trials.hold(job))
+            told.append(stories.hold(job))
             tick()
         return told
     pool = ProcessPoolExecutor(min(processes, len(jobs)), get_context("spawn"), initializer=_deaf)
     try:
-        for story in pool.map(trials.hold, jobs, chunksize=1):
+        for story in pool.map(stories.hold, jobs, chunksize=1):
             told.append(story)
             tick()
     finally:
@@ -182,7 +182,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
 
 def noise(given: str | None) -> OwnNoise:
     """Read `TTFT_SD,TPOT_SD,TAU`. Raises Usage."""
-    from canary.world import OwnNoise  # noqa: PLC0415 - see simulate
+    from canary.trials.world import OwnNoise  # noqa: PLC0415 - see simulate
 
     if given is None:
         return OwnNoise()
@@ -208,7 +208,7 @@ def _check(plot: Path | None) -> None:
 
 
 def _draw(plot: Path, summed: Sequence[Summary]) -> None:
-    from canary.trials_plot import rolled_back  # noqa: PLC0415 - see simulate
+    from canary.trials.plot import rolled_back  # noqa: PLC0415 - see simulate
 
     try:
         plot.write_text(rolled_back(summed), encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 from pydantic import ValidationError
 
-from canary.spec import load
+from canary.card.spec import load
 from deploy.local.catalogue import ADAPTED, BASE
 from deploy.local.demo import run_demo
 from deploy.local.settings import LocalSettings
@@ -87,7 +87,7 @@ def _settings() -> LocalSettings:
 
 
 def _guard(work: Callable[[], int]) -> None:
-    """Run to the end, whatever ends it; errors of our rooms become a line and an exit code in `canary.cli`.
+    """Run to the end, whatever ends it; errors of our rooms become a line and an exit code in `canary.console.cli`.
 
     Until the event loop takes the signals, SIGTERM is Ctrl-C too: what the engines' installation started must end.
     """

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from canary.store import Store, StoreError
+from canary.storage.store import Store, StoreError
 from deploy.local import children
 from deploy.local.catalogue import SLOTS, engine
 from deploy.local.settings import LocalSettings

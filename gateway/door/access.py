@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from canary.apikeys import ApiKey, ApiKeys, KeyLimits, Scope, parse
-from canary.link import StoreError, open_redis
+from canary.storage.apikeys import ApiKey, ApiKeys, KeyLimits, Scope, parse
+from canary.storage.link import StoreError, open_redis
 from gateway.errors import ApiError, SettingsError
 
 __all__ = ["Caller", "KeyFile", "Keys", "Scope", "check_bind", "identify", "is_loopback", "keys_at_start"]

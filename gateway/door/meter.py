@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from canary.usage import Used
+from canary.storage.usage import Used
 
 MINUTE_S: Final = 60.0
 DAY_S: Final = 86_400.0

@@ -26,9 +26,9 @@ from collections.abc import Callable, Sequence
 from math import ceil, inf
 from typing import Final
 
-from canary.apikeys import KeyLimits
-from canary.link import StoreError
-from canary.usage import Usage
+from canary.storage.apikeys import KeyLimits
+from canary.storage.link import StoreError
+from canary.storage.usage import Usage
 from gateway.door.access import Caller
 from gateway.door.client import pairs
 from gateway.door.meter import DAY_S, Meter, wait

@@ -16,8 +16,8 @@ from canary.core.outcome import FAILURES, Outcome, Result
 from canary.core.tripwire import Tripwire
 from canary.core.units import WAITING_MOST
 from canary.core.watchdog import Watchdog
-from canary.records import Batch, Trip
-from canary.worker_store import WorkerStore
+from canary.storage.records import Batch, Trip
+from canary.storage.worker_store import WorkerStore
 from gateway.record.metrics import Metrics
 from gateway.split.splits import Splits
 

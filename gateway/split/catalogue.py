@@ -22,9 +22,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from canary.card.source import Source
+from canary.card.source import read as read_yaml
 from canary.core.arms import Endpoint, Split
-from canary.source import Source
-from canary.source import read as read_yaml
 from gateway.errors import SettingsError
 from gateway.pool.options import PoolOptions
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from canary.core.arms import Split
-from canary.link import StoreError, ending
-from canary.worker_store import WorkerStore, parse_split
+from canary.storage.link import StoreError, ending
+from canary.storage.worker_store import WorkerStore, parse_split
 from gateway.record.metrics import Metrics
 from gateway.split.splits import Splits
 

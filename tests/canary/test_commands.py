@@ -9,7 +9,7 @@ import pytest
 from canary.commands import Command, execute
 from canary.errors import Conflict, LinnetError, Refused, SpecError, Unknown, Unreachable, Usage
 from canary.status import material, status
-from canary.store import Store
+from canary.storage.store import Store
 from tests.canary.specs import SPEC, changed
 from tests.canary.world import World
 from tests.support.valkey import Valkey

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
-from canary import keys
 from canary.controller import Controller
 from canary.core.guardrails import Analysis
 from canary.core.state import Phase, Release
-from canary.report_facts import build
+from canary.report.facts import build
 from canary.status import material, status
-from canary.store import Store, StoreError, Trip
+from canary.storage import keys
+from canary.storage.store import Store, StoreError, Trip
 from tests.canary.specs import SPEC, changed
 from tests.canary.world import BY, EVAL, LOAD, World, following, healthy
 from tests.support.valkey import Valkey

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from canary import keys
-from canary.apikeys import KeyLimits, checked
 from canary.core.events import Cause
-from canary.store import Store
+from canary.storage import keys
+from canary.storage.apikeys import KeyLimits, checked
+from canary.storage.store import Store
 from tests.canary.specs import SPEC
 from tests.canary.world import BY, LOAD, following
 from tests.support.simulated import SimulatedThread

@@ -11,7 +11,7 @@ import pytest
 
 from canary.core.release import Phase
 from canary.health import HttpAsk
-from canary.store import Store
+from canary.storage.store import Store
 from tests.canary.world import BY, LOAD, World
 from tests.support.simulated import SimulatedProcess
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from canary import keys, references
+from canary import references
 from canary.core.arms import Endpoint
 from canary.core.policy import Guard, Policy
 from canary.core.reference import Reference
@@ -17,7 +17,8 @@ from canary.core.signals import NOISE
 from canary.core.state import Phase, Release
 from canary.core.tally import parse
 from canary.references import Collected, Sides, control_and_rest, machines, read, sides_of
-from canary.store import Batch, Store
+from canary.storage import keys
+from canary.storage.store import Batch, Store
 from tests.canary.core.releases import opened
 from tests.canary.specs import changed
 from tests.canary.world import World

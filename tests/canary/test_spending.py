@@ -11,7 +11,7 @@ from canary.core.plan import Money
 from canary.core.release import Release, advance
 from canary.core.tally import Key, Tally
 from canary.spending import kept, runs_of, shadow_tokens, spend, tokens_usd, warning
-from canary.store import Store
+from canary.storage.store import Store
 from tests.canary.core.releases import PLAN, cause, opened
 from tests.canary.world import BY
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from canary.card import Threshold
+from canary.card.parts import Threshold
 from canary.core.release import Phase
 from canary.success import unmet
 from tests.canary.core.releases import opened

@@ -13,9 +13,9 @@ from canary.controller import Controller
 from canary.core.events import Cause
 from canary.core.release import Phase, Release
 from canary.health import Ask
-from canary.link import ending
 from canary.metrics import Metrics
-from canary.store import Batch, Store, StoreError, Trip
+from canary.storage.link import ending
+from canary.storage.store import Batch, Store, StoreError, Trip
 from tests.canary.specs import SPEC
 
 START = 1_800_000_000.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from canary.spec import load
+from canary.card.spec import load
 from deploy.local.catalogue import engine
 from deploy.local.demo import BAD, DONE, GOOD, describe, faults, fresh_state, story
 from deploy.local.settings import LocalSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from canary.cli import verbs
+from canary.console.cli import verbs
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()

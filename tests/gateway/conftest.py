@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from canary.core.arms import Split
-from canary.store import Store
+from canary.storage.store import Store
 from tests.gateway.rig import MODEL, House, Sim, gateway, publish, simulated, until
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from canary.store import Store
+from canary.storage.store import Store
 from gateway.__main__ import Workers, bind
 from gateway.record.page import Page
 from tests.gateway.rig import MODEL, NOWHERE, Sim, events, until

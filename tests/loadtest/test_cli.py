@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from canary import options
-from canary.cli import run
+from canary.console import options
+from canary.console.cli import run
 
 SPEC = """
 model: m

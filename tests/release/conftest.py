@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from canary.store import Store
+from canary.storage.store import Store
 from tests.release.life import Fragile, Life
 from tests.support.valkey import Valkey, running
 

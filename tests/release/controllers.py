@@ -12,7 +12,7 @@ from typing import Self
 
 from redis import Redis
 
-from canary import keys
+from canary.storage import keys
 from tests.support.stack import until
 
 

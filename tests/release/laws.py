@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from canary.chain import check
 from canary.core.release import Release
 from canary.core.state import ENDED
-from canary.store import Store
+from canary.storage.chain import check
+from canary.storage.store import Store
 
 Entry = Mapping[str, str]
 ENDS = frozenset(phase.value for phase in ENDED)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from canary import keys
 from canary.controller import Controller
 from canary.core.release import Phase, Release
-from canary.store import Store, StoreError, Trip
+from canary.storage import keys
+from canary.storage.store import Store, StoreError, Trip
 from tests.canary.specs import changed
 from tests.canary.world import BY, EVAL, LOAD, World
 

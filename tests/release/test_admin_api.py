@@ -14,9 +14,9 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from canary.authority import ROLES
+from canary.api.authority import ROLES
 from canary.commands import VERBS
-from canary.store import Store
+from canary.storage.store import Store
 from tests.canary.world import World
 
 EXAMPLES = 25

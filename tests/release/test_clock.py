@@ -14,9 +14,9 @@ from canary.core.finding import Verdict
 from canary.core.ledger import Ledger
 from canary.core.outcome import Outcome, Result
 from canary.core.release import Phase
-from canary.report_facts import build
+from canary.report.facts import build
 from canary.status import glance, material
-from canary.store import Batch, StoreError
+from canary.storage.store import Batch, StoreError
 from tests.canary.specs import changed
 from tests.release import laws
 from tests.release.life import SHORT, Life

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from canary.core.release import Phase
-from canary.store import Store, StoreError
+from canary.storage.store import Store, StoreError
 from tests.release import laws
 from tests.release.life import Fragile, Killed, Life
 

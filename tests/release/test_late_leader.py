@@ -7,9 +7,9 @@ from itertools import count
 
 import pytest
 
-from canary import keys
 from canary.controller import Controller
-from canary.store import Store
+from canary.storage import keys
+from canary.storage.store import Store
 from tests.release import laws
 from tests.release.life import Fragile, Life
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from canary.core.release import Phase, Release
-from canary.store import Store, StoreError
+from canary.storage.store import Store, StoreError
 from tests.release import laws
 from tests.release.life import Fragile, Life
 from tests.release.test_crashes import STORIES, Story

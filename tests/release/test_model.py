@@ -23,7 +23,7 @@ from canary.core.release import Release
 from canary.core.state import ACTIVE
 from canary.errors import Conflict, Refused
 from canary.metrics import Metrics
-from canary.store import Batch, Store
+from canary.storage.store import Batch, Store
 from tests.canary.specs import changed
 from tests.canary.world import BY, EVAL, LOAD, START, healthy
 from tests.release import laws

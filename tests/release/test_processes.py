@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from canary import keys
 from canary.core.release import Phase
-from canary.store import Store
+from canary.storage import keys
+from canary.storage.store import Store
 from tests.canary.specs import changed
 from tests.release import laws
 from tests.release.controllers import Controllers

@@ -11,7 +11,7 @@ from typing import Any
 from canary.commands import Command, execute
 from canary.core.release import Phase
 from canary.errors import Conflict, LinnetError, Refused
-from canary.store import Store
+from canary.storage.store import Store
 from tests.release import laws
 from tests.release.life import SHORT, Fragile, Life
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from canary.client import Client, Http, Order
 from canary.commands import VERBS
-from canary.direct import Direct
-from canary.store import Store
+from canary.console.client import Client, Http, Order
+from canary.console.direct import Direct
+from canary.storage.store import Store
 from tests.canary.specs import SPEC
 from tests.canary.world import World
 from tests.release import laws

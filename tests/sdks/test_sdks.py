@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
-from canary.apikeys import ApiKeys, KeyLimits, checked
 from canary.core.events import Cause
-from canary.link import open_redis
+from canary.storage.apikeys import ApiKeys, KeyLimits, checked
+from canary.storage.link import open_redis
 from serving import environment
 from tests.sdks import toolbox
 from tests.support.engines import VllmPair

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from canary.api import create_app
+from canary.api.app import create_app
 from canary.metrics import Metrics
-from canary.store import Store
+from canary.storage.store import Store
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket, store: Store) -> None:

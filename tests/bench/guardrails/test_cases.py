@@ -1,5 +1,5 @@
 from bench.guardrails.cases import EQUAL, LATELY, WORSE, policy_of, steady
-from canary.simulate import Harm
+from canary.trials.simulate import Harm
 
 
 def test_a_plan_has_as_many_shares_as_the_case_and_the_bake():

@@ -6,7 +6,7 @@ from bench.guardrails.crowd import TRIPWIRE, Crowd
 from bench.guardrails.sessions import Sessions
 from bench.guardrails.streams import Late, Scene, Stream
 from canary.core.finding import OnBreach, Verdict
-from canary.simulate import Harm, OwnNoise, Step, Traffic, World
+from canary.trials.simulate import Harm, OwnNoise, Step, Traffic, World
 from tests.bench.guardrails.product import Product, chance, referred
 
 RUNS = 2

@@ -4,7 +4,7 @@ from scipy.stats import ttest_ind
 
 from bench.guardrails.minutes import Minutes
 from bench.guardrails.streams import Reports, Scene, Stream
-from canary.simulate import Harm, Step, World
+from canary.trials.simulate import Harm, Step, World
 from tests.bench.guardrails.product import chance
 
 SCENE = Scene(World((Step(0.5, 120),), harm=Harm(error=0.1, ttft=1.2)))

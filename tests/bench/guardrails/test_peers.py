@@ -4,7 +4,7 @@ import pytest
 from bench.guardrails.minutes import Minutes
 from bench.guardrails.peers import PEERS, Argo, Flagger, Kayenta, _high
 from bench.guardrails.streams import Scene, Stream
-from canary.simulate import Harm, Step, World
+from canary.trials.simulate import Harm, Step, World
 from tests.bench.guardrails.product import chance
 
 RUNS = 5

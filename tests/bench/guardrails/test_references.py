@@ -2,7 +2,7 @@ import pytest
 
 from bench.guardrails.references import referred
 from canary.core.noise import ASSUMED, all_laws
-from canary.simulate import Traffic
+from canary.trials.simulate import Traffic
 from tests.bench.guardrails.product import chance
 from tests.bench.guardrails.product import referred as referred_both
 

@@ -7,7 +7,7 @@ from bench.guardrails.cases import steady
 from bench.guardrails.sessions import Sessions
 from bench.guardrails.streams import Late, Reports, Scene, Stream, buckets
 from canary.core.tally import bucket
-from canary.simulate import Harm, Step, World
+from canary.trials.simulate import Harm, Step, World
 from tests.bench.guardrails.product import chance
 
 EVEN = Scene(World((Step(0.5, 200),)))

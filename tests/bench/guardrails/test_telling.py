@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from bench.guardrails.cases import LATELY, WORSE, Case, noisy, steady
 from bench.guardrails.telling import Batch, tell, tell_all
-from canary.simulate import Harm, Step
+from canary.trials.simulate import Harm, Step
 
 DEAR = next(case for case in WORSE if case.name == "cost x1.15" and case.share == 0.5)
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canary import keys
 from canary.metrics import Metrics
 from canary.notify import notifier as module
 from canary.notify.notifier import TRIES, Notifier, Progress, pause
-from canary.records import Change
-from canary.store import Lease, Store
+from canary.storage import keys
+from canary.storage.records import Change
+from canary.storage.store import Lease, Store
 from tests.canary.notify.receiver import Receiver, hang, receiver, status
 from tests.canary.notify.test_target import spec
 from tests.canary.world import World

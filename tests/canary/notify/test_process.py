@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from canary.store import Store
+from canary.storage.store import Store
 from tests.canary.notify.receiver import hang, receiver, status
 from tests.canary.notify.test_notifier import hook
 from tests.canary.notify.test_target import spec

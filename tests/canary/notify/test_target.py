@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from canary.card.spec import SpecError, parse
 from canary.notify.target import Kind, Misconfigured, NotifySpec, host
-from canary.spec import SpecError, parse
 from tests.canary.specs import SPEC
 
 VARIABLE = "LINNET_NOTIFY_SECRET"

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from canary import cli, keys
-from canary.client import connect
+from canary.console import cli
+from canary.console.client import connect
+from canary.storage import keys
 from tests.canary.specs import changed
 
 PLACED = changed("engine: base,", "engine: base, replicas: ['http://127.0.0.1:8101'], digest: 'sha256:aa',")

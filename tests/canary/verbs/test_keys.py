@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from canary import cli
-from tests.canary.test_cli import linnet
+from canary.console import cli
+from tests.canary.console.test_cli import linnet
 
 WHY = ("--reason", "for the demo")
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from canary import cli, references
+from canary import references
+from canary.console import cli
 from canary.core.state import Phase
 from canary.core.tally import parse
 from canary.references import Collected, Sides

@@ -8,11 +8,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from canary import cli, trials
+from canary.console import cli
 from canary.core.policy import Guard, Policy
 from canary.traffic import Measured
+from canary.trials import stories
+from canary.trials.world import Step, World
 from canary.verbs import simulate
-from canary.world import Step, World
 from tests.canary.recordings import ENTRY, entries, lines
 from tests.canary.specs import SPEC, changed
 
@@ -165,8 +166,8 @@ def test_the_same_seed_tells_the_same(run):
 def test_processes_change_nothing():
     """One or two: the same stories in the same order, each ticked."""
     policy = Policy((Guard("error_rate", 0.1),))
-    setting = trials.Setting(World([Step(0.5, 30)]), 4, 1, 5)
-    jobs = [job for kind in trials.scenarios(policy) for job in trials.trials(kind, policy, setting)]
+    setting = stories.Setting(World([Step(0.5, 30)]), 4, 1, 5)
+    jobs = [job for kind in stories.scenarios(policy) for job in stories.trials(kind, policy, setting)]
     ticks: list[int] = []
     alone = simulate.hold_all(jobs, 1)
     assert simulate.hold_all(jobs, 2, lambda: ticks.append(1)) == alone

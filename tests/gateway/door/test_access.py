@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canary import keys as names
-from canary.apikeys import ApiKey, ApiKeys, KeyLimits, Scope, checked, hash_of
 from canary.core.events import Cause
-from canary.store import Store, StoreError
+from canary.storage import keys as names
+from canary.storage.apikeys import ApiKey, ApiKeys, KeyLimits, Scope, checked, hash_of
+from canary.storage.store import Store, StoreError
 from gateway.door import access
 from gateway.door.access import KeyFile, Keys, check_bind, identify, keys_at_start
 from gateway.errors import ApiError, SettingsError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canary.usage import Used
+from canary.storage.usage import Used
 from gateway.door.meter import Count, Meter, wait
 
 START = 1_800_000_000.0  # the beginning of a minute

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from canary.apikeys import ApiKey, Scope, hash_of
 from canary.core.arms import Split
+from canary.storage.apikeys import ApiKey, Scope, hash_of
 from gateway.pool.sending import Sending
 from gateway.relay.exchange import Exchange
 from gateway.relay.trial import Trial

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canary import keys as names
-from canary.apikeys import KeyLimits, Scope, checked
 from canary.core.events import Cause
-from canary.link import StoreError, ending
-from canary.store import Store
-from canary.usage import Heard, Usage, Used
+from canary.storage import keys as names
+from canary.storage.apikeys import KeyLimits, Scope, checked
+from canary.storage.link import StoreError, ending
+from canary.storage.store import Store
+from canary.storage.usage import Heard, Usage, Used
 from gateway.door.access import Caller
 from gateway.door.client import pairs
 from gateway.door.quota import AT_ONCE, SYNC_S, Quota, span

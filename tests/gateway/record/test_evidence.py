@@ -13,7 +13,7 @@ from canary.core import watchdog
 from canary.core.arms import Arm, Split
 from canary.core.outcome import Outcome, Result
 from canary.core.units import WAITING_MOST
-from canary.store import Store, StoreError
+from canary.storage.store import Store, StoreError
 from gateway.record.evidence import AT_ONCE, Evidence
 from gateway.record.metrics import Metrics
 from gateway.split.splits import SplitFiles, Splits

@@ -7,7 +7,7 @@ import pytest
 
 from canary.core.arms import Split
 from canary.core.tally import Tally, parse
-from canary.store import Store
+from canary.storage.store import Store
 from tests.gateway.conftest import acknowledged
 from tests.gateway.record.sample import sample
 from tests.gateway.rig import MODEL, House, Sim, publish, until

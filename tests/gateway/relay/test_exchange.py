@@ -11,7 +11,7 @@ import pytest
 
 from canary.core.arms import Endpoint, Split
 from canary.core.tally import parse
-from canary.store import Store
+from canary.storage.store import Store
 from gateway.errors import ApiError
 from tests.gateway.conftest import acknowledged
 from tests.gateway.rig import LIMITS, MODEL, House, Sim, events, gateway, publish, simulated, until

@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from canary.core.arms import Endpoint, Split
-from canary.store import Store
+from canary.storage.store import Store
 from serving.simulated.app import SERVED
 from tests.gateway.conftest import acknowledged
 from tests.gateway.rig import MODEL, House, Sim, events, gateway, publish, simulated, until

@@ -12,7 +12,7 @@ import pytest
 
 from canary.core.arms import Arm, Split
 from canary.core.assignment import assign
-from canary.store import Store
+from canary.storage.store import Store
 from gateway.pool.options import PoolOptions
 from tests.gateway.conftest import acknowledged
 from tests.gateway.rig import MODEL, House, Sim, gateway, publish, until

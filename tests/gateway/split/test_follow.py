@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from canary.core.arms import Split
-from canary.store import Store, StoreError
+from canary.storage.store import Store, StoreError
 from gateway.record.metrics import Metrics
 from gateway.split.catalogue import Catalogue
 from gateway.split.follow import Follower, forever

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canary.core.arms import Endpoint, Split
-from canary.store import Store
+from canary.storage.store import Store
 from gateway.pool.options import PoolOptions
 from gateway.split.catalogue import Catalogue
 from gateway.split.splits import SplitFiles, Splits

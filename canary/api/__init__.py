@@ -1,0 +1,1 @@
+"""The admin API, on the control plane's own listener."""

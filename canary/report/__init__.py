@@ -1,0 +1,1 @@
+"""The comparison report: what an adaptation was worth, from what the store recorded."""

@@ -1,0 +1,1 @@
+"""What `--json` prints: the types that the published schema is made from."""

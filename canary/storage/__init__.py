@@ -1,0 +1,1 @@
+"""What outlives a process: the store, its scripts, and what they keep."""
