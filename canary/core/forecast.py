@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from canary.core.expected import failing, passing, random, scored
-from canary.core.located import CHANCE, LONGEST_NOISE_S, MIXING, own_noise_seconds, until_shown
+from canary.core.located import CHANCE, LONGEST_NOISE_S, MIXING, own_noise_seconds, possible_noise, until_shown
 from canary.core.premise import Case, Stretch
-from canary.core.tails import margin_ratio
+from canary.core.tails import Z95, margin_ratio
 
 
 def until_pass(case: Case, before: Sequence[Stretch], at: Stretch, limit: float) -> float | None:
@@ -36,10 +36,13 @@ def until_fail(case: Case, at: Stretch, limit: float) -> float | None:
     """Return the seconds until FAIL of a candidate that is worse by `case.effect`, None if not within `limit` seconds.
 
     Counted from the beginning of the stretch, as if nothing had come before. Where a latency's location is tested, a
-    slower candidate is slower as a whole, on machines without noise; where it is not, its slowest requests are.
+    slower candidate is slower as a whole, on machines without noise; where it is not, its slowest requests are, and
+    what noise of machines may do to those never fails (`signals.read_tail`).
     """
     if case.located:
         return until_located(case, at, limit)
+    if case.signal.lag and case.effect <= margin_ratio(case.guard.margin) * math.exp(Z95 * possible_noise(case)):
+        return None
     return _first(partial(failing, case), (), at, case.threshold, limit)
 
 

@@ -57,6 +57,12 @@ def belief_of(case: Case) -> Belief:
     return Belief.of_reference(levels[-1], ASSUMED if seconds >= LONG_S else USUAL)
 
 
+def possible_noise(case: Case) -> float:
+    """Return the largest own noise of the machines that is possible by what is believed (`Course.noise`)."""
+    laws = zip(all_laws(case.most_noise), belief_of(case).possible, strict=True)
+    return max(law.sigma for law, possible in laws if possible)
+
+
 def own_noise_seconds(effect: float, log_bar: float, sigma: float, tau: float) -> float:
     """Return the seconds until a shift of `effect` log units is told from one machine's own noise, 0 if it is larger.
 

@@ -385,6 +385,18 @@ def test_what_came_before_counts():
     assert until_pass(one, [Stretch(0.5, 0, 2 * alone)], at, LIMIT) == 0
 
 
+def test_a_tail_that_noise_may_make_fails_only_with_a_reference():
+    """Twice a margin of a quarter; six quiet hours exclude the noise that would explain it."""
+    others = (Guard("ttft_p95", 1.1), Guard("ttft_p99", 1.25))
+    for reference, found in ((0.0, False), (6 * 3600.0, True)):
+        one = next(
+            one
+            for one in cases(Policy(others, stages=3), Traffic(RPS, {}, reference=reference), BASE)
+            if one.guard.name == "ttft_p99"
+        )
+        assert (until_fail(one, Stretch(0.5, 0, 0), LIMIT) is not None) is found
+
+
 def test_never_is_said():
     """No traffic in the slice, no pairs, an effect of nothing, or more than the limit."""
     at = Stretch(0.5, 0, 0)
