@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from canary.core import bounds
+from canary.core import bounds, ratios
 from canary.core.signals.sight import Z95
 
 Floats = NDArray[np.float64]
@@ -67,9 +67,9 @@ class Events:
 
 
 class Ratio:
-    """`bounds.log_ratio` and `log_e_ratio` for sums n, x, y, xx, yy, xy, each by (run, stage, arm).
+    """`ratios.log_ratio` and `log_e_ratio` for sums n, x, y, xx, yy, xy, each by (run, stage, arm).
 
-    `leans` are the groups' of `bounds.Sums`, by (run, stage, arm, group).
+    `leans` are the groups' of `ratios.Sums`, by (run, stage, arm, group).
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class Ratio:
         leans: Floats | None = None,
         requests: Floats | None = None,
     ) -> None:
-        good = (n >= bounds.MIN_UNITS_A_STAGE) & (x > 0) & (y > 0)
+        good = (n >= ratios.MIN_UNITS_A_STAGE) & (x > 0) & (y > 0)
         n, x, y = np.where(good, n, 2.0), np.where(good, x, 1.0), np.where(good, y, 1.0)
         ratio = x / y
         spread = (xx - 2 * ratio * xy + ratio * ratio * yy) / (n - 1) / (x / n) ** 2
-        variance = np.maximum(spread, bounds.SPREAD_FLOOR**2) / n
+        variance = np.maximum(spread, ratios.SPREAD_FLOOR**2) / n
         usable: Bools = np.all(good, axis=-1)
         effects = np.log(ratio[..., CANDIDATE]) - np.log(ratio[..., BASELINE])
         precision = np.where(usable, 1 / variance.sum(axis=-1), 0.0)
@@ -111,14 +111,14 @@ class Ratio:
 
     def _since(self, rows: Ints, first: int) -> tuple[Bools, Floats, Floats]:
         """Return whether both arms have had enough since a stage began, the log ratio and its lower limit."""
-        known: Bools = np.less_equal(bounds.MIN_UNITS, self._n[rows, first].min(axis=-1))
+        known: Bools = np.less_equal(ratios.MIN_UNITS, self._n[rows, first].min(axis=-1))
         precision = np.where(known, self._precision[rows, first], 1.0)
         estimate = np.where(known, self._pull[rows, first] / precision, -np.inf)
         return known, estimate, estimate - Z95 * np.sqrt(1 / precision + self._shared[rows, first])
 
     def log_e(self, planned: int) -> Floats:
         """Return ln E that the candidate's is higher."""
-        enough = self._n.min(axis=-1) >= bounds.MIN_UNITS
+        enough = self._n.min(axis=-1) >= ratios.MIN_UNITS
         precision = np.where(enough, self._precision, 1.0)
         z = self._pull / precision / np.sqrt(1 / precision + self._shared)
         nu = np.where(enough, self._n.min(axis=-1) - 1, 1.0)
@@ -131,7 +131,7 @@ def _onward(values: Floats) -> Floats:
 
 
 def student(z: Floats, nu: Floats, t: Floats) -> Floats:
-    """Return `bounds.log_e_student`."""
+    """Return `ratios.log_e_student`."""
     square = z * z
     growth = (nu + 1) / 2 * (np.log1p(square / nu) - np.log1p(square / (nu * (1 + t))))
     found: Floats = math.log(2) - np.log1p(t) / 2 + growth + log_ndtr(z * np.sqrt(t / (1 + t)))

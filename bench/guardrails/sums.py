@@ -129,7 +129,7 @@ class GroupCosts:
 
 
 def _leans(x: Floats, y: Floats, total: Floats) -> Floats | None:
-    """Return `bounds.Sums.leans`; of a single stage nobody asks."""
+    """Return `ratios.Sums.leans`; of a single stage nobody asks."""
     if x.shape[1] == 1:
         return None
     ratio = total / np.maximum(1.0, y.sum(axis=-1))

@@ -13,9 +13,10 @@ from typing import cast
 import numpy as np
 from scipy.special import log_ndtr, ndtr, ndtri
 
-from canary.core import bounds
-from canary.core.bounds import Events, Sums
+from canary.core import bounds, ratios
+from canary.core.bounds import Events
 from canary.core.premise import Case, Stretch
+from canary.core.ratios import Sums
 from canary.core.tails import margin_ratio
 
 BOTH_WAYS = "output_length"
@@ -31,7 +32,7 @@ def passing(case: Case, stretches: Sequence[Stretch]) -> float:
     if unit == "ratio":
         ways = (1, -1) if case.guard.name == BOTH_WAYS else (1,)
         means = _means(case, stretches, 1.0)
-        return min(bounds.log_e_ratio(means, margin**way, sign=-way) for way in ways)
+        return min(ratios.log_e_ratio(means, margin**way, sign=-way) for way in ways)
     if unit == "difference":
         return bounds.log_e_pairs(bounds.paired(_pairs(case, stretches, 0.0)), margin, sign=+1)
     n, most, usual, _ = _of_one(case, stretches)
@@ -46,7 +47,7 @@ def failing(case: Case, stretches: Sequence[Stretch]) -> float:
     if unit == "rate":
         return bounds.with_restarts(bounds.log_e_more, _rate_events(case, stretches, case.effect), planned)
     if unit == "ratio":
-        more = bounds.with_restarts(partial(bounds.log_e_ratio, sign=+1), _means(case, stretches, case.effect), planned)
+        more = bounds.with_restarts(partial(ratios.log_e_ratio, sign=+1), _means(case, stretches, case.effect), planned)
         return more - (math.log(2) if case.guard.name == BOTH_WAYS else 0.0)
     if unit == "difference":
         return bounds.log_e_pairs(bounds.paired(_pairs(case, stretches, case.effect)), sign=-1)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from canary.core import bounds
-from canary.core.bounds import Sums
+from canary.core import bounds, ratios
+from canary.core.ratios import Sums
 from canary.core.signals.sight import UNTOLD, Z95, Reading, Sight, StageView, short, trouble
 from canary.core.tally import GROUP_COST_GRID, Tally
 
@@ -41,7 +41,7 @@ class Mean:
 
     def late(self, view: StageView) -> tuple[float, str]:
         """Return a stage's own difference, for `Sight.beyond`."""
-        found = bounds.log_ratio(self.stages([view]))
+        found = ratios.log_ratio(self.stages([view]))
         if found is None:
             return UNTOLD
         return self.furthest(found.estimate) - Z95 * found.error, f"x{math.exp(found.estimate):.3f}"
@@ -64,13 +64,13 @@ def read_mean(mean: Mean, sight: Sight) -> Reading:
     if unknown := trouble(candidate, baseline) or _unpriced(mean, candidate, baseline):
         return Reading(unknown=unknown, n=n_c)
     stages = mean.stages(sight.random)
-    pooled = bounds.log_ratio(stages)
+    pooled = ratios.log_ratio(stages)
     if pooled is None:
-        needed = max(bounds.MIN_UNITS, sight.min_samples)
+        needed = max(ratios.MIN_UNITS, sight.min_samples)
         return Reading(missing=f"needs {needed} {mean.what} an arm, has {n_c} and {n_b}", n=n_c)
     worse = mean.furthest(pooled.estimate)
     beyond, since = sight.beyond(math.log(sight.margin), worse, mean.late)
-    failing = (partial(bounds.log_e_ratio, sign=way) for way in mean.ways)
+    failing = (partial(ratios.log_e_ratio, sign=way) for way in mean.ways)
     ratio = math.exp(pooled.estimate)
     return Reading(
         facts=f"{mean.told(candidate)} against {mean.told(baseline)}, x{ratio:.3f} "
@@ -84,7 +84,7 @@ def read_mean(mean: Mean, sight: Sight) -> Reading:
         worse=beyond or worse > 0,
         beyond=beyond,
         fail=_average([bounds.with_restarts(process, stages, sight.planned_stages) for process in failing]),
-        passing=min(bounds.log_e_ratio(stages, sight.margin**way, sign=-way) for way in mean.ways),
+        passing=min(ratios.log_e_ratio(stages, sight.margin**way, sign=-way) for way in mean.ways),
     )
 
 

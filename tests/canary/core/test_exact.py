@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.special import gammaln
 from scipy.stats import binom
 
-from canary.core import bounds
+from canary.core import bounds, ratios
 from canary.core.bounds import Events
 from canary.core.location import WORSE, Belief, log_e_slower, log_e_within
 from canary.core.noise import Filter, all_laws
@@ -134,7 +134,7 @@ def test_the_mixture_for_means_is_fair_over_the_whole_line(nu: float, t: float) 
     def weighted(u: float) -> float:  # z = sinh u: a heavy tail becomes a short one
         z = math.sinh(u)
         log_density = norm - (nu + 1) / 2 * math.log1p(z * z / nu)
-        return math.exp(bounds.log_e_student(z, nu=nu, t=t) + log_density) * math.cosh(u)
+        return math.exp(ratios.log_e_student(z, nu=nu, t=t) + log_density) * math.cosh(u)
 
     got = quad(weighted, -40, 40, limit=500, points=[-2, 0, 2, 5])[0]
     assert got == pytest.approx(1.0, abs=1e-6)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canary.core import bounds
-from canary.core.bounds import Events, Sums
+from canary.core import bounds, ratios
+from canary.core.bounds import Events
 from canary.core.expected import failing
 from canary.core.finding import OnBreach
 from canary.core.forecast import until_fail, until_located, until_located_in_noise, until_pass
@@ -22,6 +22,7 @@ from canary.core.location import Belief, log_e_slower, log_e_within
 from canary.core.noise import Filter, Law, laws
 from canary.core.policy import Guard, Policy
 from canary.core.premise import Baseline, Case, Stretch, Traffic, cases, effect_of
+from canary.core.ratios import Sums
 from canary.core.tails import margin_ratio
 
 RPS, LIMIT = 20.0, 5000.0
@@ -147,8 +148,8 @@ def test_a_cost_answers_when_it_was_said_to(share: float, verdict: str, margin: 
             arms = [Sums(int(n[a][i]), x[a][i], n[a][i], xx[a][i], n[a][i], x[a][i]) for a in (0, 1)]
             stage = [(arms[0], arms[1])]
             if verdict == "pass":
-                return bounds.log_e_ratio(stage, margin, sign=-1)
-            return bounds.with_restarts(partial(bounds.log_e_ratio, sign=+1), stage, 3)
+                return ratios.log_e_ratio(stage, margin, sign=-1)
+            return bounds.with_restarts(partial(ratios.log_e_ratio, sign=+1), stage, 3)
 
         needed = one.policy.log_pass if verdict == "pass" else one.threshold
         return first(evidence, needed, 100) * said / 25

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from canary.core import bounds
+from canary.core import ratios
 from canary.core.arms import Arm
 from canary.core.ledger import Ledger
 from canary.core.outcome import Outcome, Result
@@ -104,7 +104,7 @@ def spread_of_z(seed: int, *, sticky: bool, stages: tuple[float, ...] = (0.5,), 
         )
         sums = summed(outcomes)
         pairs = [(lengths(sums[stage, "candidate"]), lengths(sums[stage, "baseline"])) for stage in range(len(stages))]
-        pooled = bounds.log_ratio(pairs)
+        pooled = ratios.log_ratio(pairs)
         assert pooled is not None
         zs.append(pooled.estimate / pooled.error)
     return statistics.pstdev(zs)
