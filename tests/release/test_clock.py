@@ -229,7 +229,7 @@ async def test_equal_arms_are_never_rolled_back_for_a_clock(life: Life, whose: s
 @BOTH
 @pytest.mark.parametrize("whose", ["the controller's", "everybody's"])
 async def test_a_slow_candidate_is_rolled_back_as_soon(life: Life, whose: str, jump: float) -> None:
-    """It becomes slow when the clock jumps; without a jump it takes 14 s to be sure."""
+    """It becomes three times as slow when the clock jumps; without a jump it takes 14 s to be sure."""
     await life.begin(TTFT)
     await life.until(lambda release: release.percent == 5)
     await life.say("set-weight", args={"percent": 50.0})
@@ -240,7 +240,7 @@ async def test_a_slow_candidate_is_rolled_back_as_soon(life: Life, whose: str, j
             apart = -jump if whose == "the controller's" else 0.0
         life.now += 1
         stage = (await life.release()).stage
-        for outcome in requests(chance, stage, life.now + apart, 2.0 if number >= 60 else 1.0):
+        for outcome in requests(chance, stage, life.now + apart, 3.0 if number >= 60 else 1.0):
             ledger.assigned(stage, outcome.arm, "")
             ledger.record(outcome)
         life.seq += 1
