@@ -90,7 +90,7 @@ async def test_a_change_is_heard_at_once(api_keys: ApiKeys) -> None:
         assert await anext(heard) == (hash_of(secret), key.to_json())
         ended = await api_keys.revoke(key.id, CAUSE)
         assert parse(dict([await anext(heard)])) == {hash_of(secret): ended}
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 2
 
 
 async def test_a_lost_store_is_one_error(valkey) -> None:

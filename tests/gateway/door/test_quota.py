@@ -624,4 +624,4 @@ async def test_openais_own_client_waits_as_it_is_told(house: House, store: Store
         with pytest.raises(openai.RateLimitError) as error:
             await ask()
     assert error.value.code == "insufficient_quota"
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
